@@ -1,0 +1,177 @@
+// Package config is the agent's configuration: read and checked once, then
+// passed as a value.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	cniapi "github.com/sidewinder-net/sidewinder/cni/api"
+)
+
+// Dataplane kinds.
+const (
+	DataplaneLinux = "linux"
+	DataplaneVPP   = "vpp"
+)
+
+// Config is everything the agent can be told. The zero value is not usable:
+// see Default and Load.
+type Config struct {
+	// NodeName is this node's name in the cluster. Default: the host's name.
+	NodeName string `yaml:"nodeName"`
+	// Dataplane is "linux" or "vpp".
+	Dataplane string `yaml:"dataplane"`
+	// SourceDir is the folder of YAML objects.
+	SourceDir string `yaml:"sourceDir"`
+	// StateDir keeps the pod records over restarts.
+	StateDir string `yaml:"stateDir"`
+	// Socket is the unix socket for the CNI plugin and the status.
+	Socket string `yaml:"socket"`
+	// Block is the cluster's SID block, a /32.
+	Block string `yaml:"block"`
+	// Uplinks name the interfaces that face the underlay. Empty: the ones of
+	// the default IPv6 route.
+	Uplinks []string `yaml:"uplinks"`
+	// EncapSource is the node's own IPv6 address for the outer header. Empty:
+	// the Node object's IPv6 InternalIP.
+	EncapSource string `yaml:"encapSource"`
+	// PodMTU in bytes. 0: the smallest uplink's MTU less the encapsulation.
+	PodMTU int `yaml:"podMTU"`
+	// ResyncInterval between full comparisons with the dataplane.
+	ResyncInterval time.Duration `yaml:"resyncInterval"`
+	// LogLevel is logrus' name of a level.
+	LogLevel string `yaml:"logLevel"`
+
+	VPP VPP `yaml:"vpp"`
+
+	// BlockPrefix is Block, parsed by Validate.
+	BlockPrefix netip.Prefix `yaml:"-"`
+	// EncapSourceAddr is EncapSource, parsed by Validate; zero when empty.
+	EncapSourceAddr netip.Addr `yaml:"-"`
+}
+
+// VPP says how to reach VPP and which drivers it uses.
+type VPP struct {
+	// Socket is VPP's binary API socket.
+	Socket string `yaml:"socket"`
+	// UplinkDriver is "af_packet" or "af_xdp".
+	UplinkDriver string `yaml:"uplinkDriver"`
+	// PodDriver is "af_xdp" or "af_packet".
+	PodDriver string `yaml:"podDriver"`
+}
+
+// EncapOverhead is what a policy of one segment costs in bytes: an IPv6 header
+// and no SRH (H.Encaps.Red, RFC 8986 §5.2).
+const EncapOverhead = 40
+
+// MinPodMTU is IPv6's minimum link MTU (RFC 8200 §5).
+const MinPodMTU = 1280
+
+// Default is a usable configuration for a machine with nothing special.
+func Default() Config {
+	host, _ := os.Hostname()
+	return Config{
+		NodeName:       host,
+		Dataplane:      DataplaneLinux,
+		SourceDir:      "/etc/sidewinder/objects",
+		StateDir:       "/var/lib/sidewinder",
+		Socket:         cniapi.DefaultSocket,
+		Block:          "fcbb:bb00::/32",
+		ResyncInterval: 30 * time.Second,
+		LogLevel:       "info",
+		VPP: VPP{
+			Socket:       "/run/vpp/api.sock",
+			UplinkDriver: "af_packet",
+			PodDriver:    "af_xdp",
+		},
+	}
+}
+
+// Load reads a YAML file over the defaults and validates the result. An empty
+// path gives the defaults. Unknown fields are refused with their line.
+func Load(path string) (Config, error) {
+	c := Default()
+	if path != "" {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return Config{}, fmt.Errorf("configuration: %w", err)
+		}
+		dec := yaml.NewDecoder(bytes.NewReader(raw))
+		dec.KnownFields(true)
+		if err := dec.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
+			return Config{}, fmt.Errorf("configuration %s: %w", path, err)
+		}
+	}
+	if err := c.Validate(); err != nil {
+		if path != "" {
+			return Config{}, fmt.Errorf("configuration %s: %w", path, err)
+		}
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// Validate checks every field, reports all that is wrong, and fills the parsed
+// forms.
+func (c *Config) Validate() error {
+	var errs []error
+	bad := func(field, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: %s", field, fmt.Sprintf(format, args...)))
+	}
+	if c.NodeName == "" {
+		bad("nodeName", "is empty; set it to the node's name in the cluster")
+	}
+	if c.Dataplane != DataplaneLinux && c.Dataplane != DataplaneVPP {
+		bad("dataplane", "%q is not one of %q, %q", c.Dataplane, DataplaneLinux, DataplaneVPP)
+	}
+	for field, path := range map[string]string{"sourceDir": c.SourceDir, "stateDir": c.StateDir, "socket": c.Socket, "vpp.socket": c.VPP.Socket} {
+		if !filepath.IsAbs(path) {
+			bad(field, "%q is not an absolute path", path)
+		}
+	}
+	c.BlockPrefix, c.EncapSourceAddr = netip.Prefix{}, netip.Addr{}
+	if p, err := netip.ParsePrefix(c.Block); err != nil {
+		bad("block", "%v", err)
+	} else if !p.Addr().Is6() || p.Bits() != 32 || p.Masked() != p {
+		bad("block", "%s is not an IPv6 /32 with no bits set beyond it (F3216)", c.Block)
+	} else {
+		c.BlockPrefix = p
+	}
+	if c.EncapSource != "" {
+		if a, err := netip.ParseAddr(c.EncapSource); err != nil {
+			bad("encapSource", "%v", err)
+		} else if !a.Is6() || a.Is4In6() || a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() || a.IsLoopback() || a.Zone() != "" {
+			bad("encapSource", "%s is not a global or unique local IPv6 unicast address", a)
+		} else {
+			c.EncapSourceAddr = a
+		}
+	}
+	if c.PodMTU != 0 && (c.PodMTU < MinPodMTU || c.PodMTU > 65535-EncapOverhead) {
+		bad("podMTU", "%d is not 0 or between %d and %d", c.PodMTU, MinPodMTU, 65535-EncapOverhead)
+	}
+	if c.ResyncInterval < time.Second {
+		bad("resyncInterval", "%s is shorter than 1s", c.ResyncInterval)
+	}
+	seen := map[string]bool{}
+	for i, u := range c.Uplinks {
+		if u == "" || len(u) > 15 || seen[u] {
+			bad(fmt.Sprintf("uplinks[%d]", i), "%q is empty, too long for an interface name, or repeated", u)
+		}
+		seen[u] = true
+	}
+	for field, d := range map[string]string{"vpp.uplinkDriver": c.VPP.UplinkDriver, "vpp.podDriver": c.VPP.PodDriver} {
+		if d != "af_packet" && d != "af_xdp" {
+			bad(field, "%q is not one of \"af_packet\", \"af_xdp\"", d)
+		}
+	}
+	return errors.Join(errs...)
+}
