@@ -130,3 +130,13 @@ type Uplink struct {
 	MAC  dataplane.MAC
 	MTU  uint16
 }
+
+// SIDFor is the node's SID with a behaviour in the main table.
+func (n SRv6Node) SIDFor(b dataplane.Behaviour) (netip.Addr, bool) {
+	for _, s := range n.SIDs {
+		if s.Behaviour == b && s.Table == 0 && s.SID.IsSingleIP() {
+			return s.SID.Addr(), true
+		}
+	}
+	return netip.Addr{}, false
+}

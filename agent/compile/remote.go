@@ -1,0 +1,218 @@
+package compile
+
+import (
+	"encoding/binary"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/sidewinder-net/sidewinder/agent/cluster"
+	"github.com/sidewinder-net/sidewinder/agent/dataplane"
+	"github.com/sidewinder-net/sidewinder/agent/status"
+)
+
+// FunctionBSID is the local C-SID under which binding SIDs lie. It is in the
+// range that RFC 9800 §7.1 calls the local identifiers block.
+const FunctionBSID = 0xeb51
+
+// DefaultColour is the colour of traffic that asks for none.
+const DefaultColour = 0
+
+// BSID derives the binding SID of the policy from the node with locator self to
+// the one with locator endpoint (both /48), with a colour, for inner packets of
+// family 4 or 6. It depends on nothing else, so it survives restarts, and no two
+// policies share one:
+//
+//	locator 48 | FunctionBSID 16 | endpoint's node ID 16 | colour 32 | family 16
+func BSID(self, endpoint netip.Prefix, colour uint32, family uint16) netip.Addr {
+	a, e := self.Addr().As16(), endpoint.Addr().As16()
+	binary.BigEndian.PutUint16(a[6:], FunctionBSID)
+	copy(a[8:10], e[4:6])
+	binary.BigEndian.PutUint32(a[10:], colour)
+	binary.BigEndian.PutUint16(a[14:], family)
+	return netip.AddrFrom16(a)
+}
+
+// family is one of the two kinds of inner packets.
+type family struct {
+	name      string
+	number    uint16
+	behaviour dataplane.Behaviour
+	is        func(netip.Addr) bool
+}
+
+var families = [...]family{
+	{"IPv4", 4, dataplane.BehaviourDT4, netip.Addr.Is4},
+	{"IPv6", 6, dataplane.BehaviourDT6, netip.Addr.Is6},
+}
+
+func (c *compiler) remotes() {
+	self := c.snap.Self
+	if !self.Locator.IsValid() {
+		return // nothing can be steered before this node holds a locator
+	}
+	holders := map[netip.Prefix]string{self.Locator: self.Name}
+	owners := prefixOwners{}
+	for _, p := range c.snap.Nodes[self.Name].PodCIDRs {
+		owners[p] = self.Name
+	}
+	borrowed := c.borrowed()
+	for _, name := range slices.Sorted(maps.Keys(c.snap.SRv6Nodes)) {
+		// A node whose Node object is gone has left, whatever it published.
+		if _, known := c.snap.Nodes[name]; !known || name == self.Name {
+			continue
+		}
+		n := c.snap.SRv6Nodes[name]
+		if !c.validLocator(n, holders) {
+			continue
+		}
+		holders[n.Locator] = name
+		c.underlay(n)
+		prefixes := slices.Concat(n.Prefixes, borrowed[name])
+		slices.SortFunc(prefixes, comparePrefix)
+		for _, f := range families {
+			c.policy(n, f, prefixes, owners)
+		}
+	}
+}
+
+func (c *compiler) validLocator(n cluster.SRv6Node, holders map[netip.Prefix]string) bool {
+	object := "SRv6Node/" + n.Name
+	switch {
+	case !n.Locator.IsValid():
+		c.problem(object, "spec.locator", "wait for the node's agent to publish it", "is empty")
+	case n.Locator.Bits() != 48 || !c.snap.Self.Block.Contains(n.Locator.Addr()):
+		c.problem(object, "spec.locator", "give all nodes the same block", "%s is not a /48 within this cluster's block %s", n.Locator, c.snap.Self.Block)
+	case holders[n.Locator] != "":
+		c.problem(object, "spec.locator", "remove the SRv6Locator of one of them and restart its agent", "%s is also held by node %s", n.Locator, holders[n.Locator])
+	default:
+		return true
+	}
+	return false
+}
+
+// underlay makes the node's locator reachable.
+func (c *compiler) underlay(n cluster.SRv6Node) {
+	u, ok := c.snap.Underlay.Routes[n.Locator]
+	if !ok || len(u.NextHops) == 0 {
+		c.problem("SRv6Node/"+n.Name, "spec.encapSource", "route the node's address or its locator in the underlay",
+			"no route to %s nor to locator %s: traffic to its pods is dropped", n.EncapSource, n.Locator)
+		return
+	}
+	if c.target.Kernel && u.InKernel {
+		return
+	}
+	c.state.Routes[dataplane.RouteKey{Prefix: n.Locator}] = dataplane.Route{NextHops: u.NextHops}
+	if c.target.Kernel {
+		return
+	}
+	for _, nh := range u.NextHops {
+		k := dataplane.NeighbourKey{Interface: nh.Interface, IP: nh.Gateway}
+		if mac, ok := c.snap.Underlay.Neighbours[k]; ok {
+			c.state.Neighbours[k] = dataplane.Neighbour{MAC: mac}
+		}
+	}
+}
+
+// policy makes the SR policy to a node for one family, and steers the node's
+// prefixes of that family into it.
+func (c *compiler) policy(n cluster.SRv6Node, f family, prefixes []netip.Prefix, owners prefixOwners) {
+	prefixes = slices.DeleteFunc(slices.Clone(prefixes), func(p netip.Prefix) bool { return !f.is(p.Addr()) })
+	sid, ok := n.SIDFor(f.behaviour)
+	if !ok {
+		if len(prefixes) > 0 {
+			c.problem("SRv6Node/"+n.Name, "spec.sids", "upgrade the node's agent", "has no %s SID, so its %s prefixes cannot be reached", f.behaviour, f.name)
+		}
+		return
+	}
+	bsid := BSID(c.snap.Self.Locator, n.Locator, DefaultColour, f.number)
+	p := dataplane.Policy{SegmentLists: []dataplane.SegmentList{{Segments: []netip.Addr{sid}, Weight: 1}}}
+	c.state.Policies[dataplane.PolicyKey{BSID: bsid}] = p
+	info := status.Policy{
+		BSID: bsid.String(), Endpoint: n.Name, Colour: DefaultColour, Family: f.name,
+		Lists: []string{p.String()}, Prefixes: []string{},
+	}
+	for _, prefix := range prefixes {
+		if c.steerable(n.Name, prefix, owners) {
+			owners[prefix] = n.Name
+			c.state.Steerings[dataplane.SteeringKey{Prefix: prefix}] = dataplane.Steering{BSID: bsid}
+			info.Prefixes = append(info.Prefixes, prefix.String())
+		}
+	}
+	c.policies = append(c.policies, info)
+}
+
+// borrowed finds pods whose address lies outside the prefixes of their node:
+// each needs an entry of its own.
+func (c *compiler) borrowed() map[string][]netip.Prefix {
+	out := map[string][]netip.Prefix{}
+	seen := map[netip.Addr]string{}
+	for _, key := range slices.Sorted(maps.Keys(c.snap.Pods)) {
+		pod := c.snap.Pods[key]
+		n, ok := c.snap.SRv6Nodes[pod.Node]
+		if !ok || pod.HostNetwork || pod.Finished || pod.Node == c.snap.Self.Name {
+			continue
+		}
+		for _, ip := range pod.IPs {
+			if slices.ContainsFunc(n.Prefixes, func(p netip.Prefix) bool { return p.Contains(ip) }) {
+				continue
+			}
+			if other, twice := seen[ip]; twice {
+				c.problem("Pod/"+key, "status.podIPs", "delete one of the two pods", "%s is also the address of Pod/%s", ip, other)
+				continue
+			}
+			seen[ip] = key
+			out[pod.Node] = append(out[pod.Node], netip.PrefixFrom(ip, ip.BitLen()))
+		}
+	}
+	return out
+}
+
+// prefixOwners says which node has a prefix.
+type prefixOwners map[netip.Prefix]string
+
+// steerable refuses prefixes that would take traffic away from where it belongs.
+func (c *compiler) steerable(node string, p netip.Prefix, owners prefixOwners) bool {
+	object := "SRv6Node/" + node
+	other, taken := owners[p]
+	switch {
+	case taken && other == node:
+		return false // named twice by the same node
+	case taken:
+		c.problem(object, "spec.prefixes", "give each prefix to one node", "%s belongs to node %s", p, other)
+	case p.Overlaps(c.snap.Self.Block):
+		c.problem(object, "spec.prefixes", "use pod prefixes outside the SID block", "%s overlaps the SID block %s", p, c.snap.Self.Block)
+	case !c.inPool(p):
+		c.problem(object, "spec.prefixes", "make an IPPool that contains it", "%s lies in no IPPool", p)
+	default:
+		return true
+	}
+	return false
+}
+
+// inPool: with no pool of a family, that family's prefixes are not checked,
+// except that nobody may claim everything.
+func (c *compiler) inPool(p netip.Prefix) bool {
+	if p.Bits() == 0 {
+		return false
+	}
+	any := false
+	for _, pool := range c.snap.Pools {
+		if pool.CIDR.Addr().Is4() != p.Addr().Is4() {
+			continue
+		}
+		any = true
+		// A disabled pool gives out no more addresses; those given out live on.
+		if pool.CIDR.Bits() <= p.Bits() && pool.CIDR.Contains(p.Addr()) {
+			return true
+		}
+	}
+	return !any
+}
+
+func comparePrefix(a, b netip.Prefix) int {
+	if c := a.Addr().Compare(b.Addr()); c != 0 {
+		return c
+	}
+	return a.Bits() - b.Bits()
+}
