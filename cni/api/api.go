@@ -3,6 +3,7 @@
 package api
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 )
@@ -71,6 +72,12 @@ type Endpoint struct {
 	// IPs are the pod's addresses, without prefix length.
 	IPs []netip.Addr `json:"ips"`
 	MTU int          `json:"mtu"`
+	// Network is the name of the CNI network the interface belongs to: garbage
+	// collection of one network leaves the others' interfaces alone.
+	Network string `json:"network,omitempty"`
+	// Result is the plugin's own answer to ADD (CNI 1.1.0), opaque to the
+	// agent: it lets a repeated ADD answer the same again.
+	Result json.RawMessage `json:"result,omitempty"`
 }
 
 // ID is the endpoint's identity.
