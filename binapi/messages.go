@@ -1,0 +1,162 @@
+package binapi
+
+import (
+	"slices"
+
+	"go.fd.io/govpp/api"
+	"go.fd.io/govpp/binapi/af_packet"
+	"go.fd.io/govpp/binapi/af_xdp"
+	"go.fd.io/govpp/binapi/fib"
+	"go.fd.io/govpp/binapi/interface"
+	"go.fd.io/govpp/binapi/ip"
+	"go.fd.io/govpp/binapi/ip6_nd"
+	"go.fd.io/govpp/binapi/ip_neighbor"
+	"go.fd.io/govpp/binapi/memclnt"
+	"go.fd.io/govpp/binapi/sr"
+	"go.fd.io/govpp/binapi/vlib"
+	"go.fd.io/govpp/binapi/vpe"
+)
+
+// Group is a set of messages that stand or fall together.
+type Group string
+
+// The groups besides the core messages, which are always needed.
+const (
+	GroupAFPacket Group = "af_packet"
+	GroupAFXDP    Group = "af_xdp"
+)
+
+// plugins that bring the messages of a group.
+var plugins = map[Group]string{GroupAFPacket: "af_packet_plugin.so", GroupAFXDP: "af_xdp_plugin.so"}
+
+// message is a row of the table of messages.
+type message struct {
+	group Group // "" for core
+	// since is the first release whose message has the very same form (CRC).
+	since string
+	msg   api.Message
+}
+
+// Releases, in the form of message.since. 22.02 is the oldest that was looked
+// at, 26.06 the newest; no message changed its form and changed back.
+const (
+	v2202 = "22.02"
+	v2206 = "22.06"
+	v2306 = "23.06"
+	v2310 = "23.10"
+)
+
+// messages is every message that this program uses, with the release that
+// first had it in this form, as computed from the releases' own API files.
+func messages() []message {
+	return []message{
+		{"", v2202, (*memclnt.ControlPing)(nil)},
+		{"", v2202, (*memclnt.ControlPingReply)(nil)},
+		{"", v2202, (*vpe.ShowVersion)(nil)},
+		{"", v2202, (*vpe.ShowVersionReply)(nil)},
+		{"", v2202, (*vlib.CliInband)(nil)},
+		{"", v2202, (*vlib.CliInbandReply)(nil)},
+
+		{"", v2202, (*interfaces.SwInterfaceDump)(nil)},
+		{"", v2202, (*interfaces.SwInterfaceDetails)(nil)},
+		{"", v2202, (*interfaces.SwInterfaceTagAddDel)(nil)},
+		{"", v2202, (*interfaces.SwInterfaceTagAddDelReply)(nil)},
+		{"", v2202, (*interfaces.SwInterfaceSetFlags)(nil)},
+		{"", v2202, (*interfaces.SwInterfaceSetFlagsReply)(nil)},
+		{"", v2202, (*interfaces.SwInterfaceSetMtu)(nil)},
+		{"", v2202, (*interfaces.SwInterfaceSetMtuReply)(nil)},
+		{"", v2202, (*interfaces.SwInterfaceSetMacAddress)(nil)},
+		{"", v2202, (*interfaces.SwInterfaceSetMacAddressReply)(nil)},
+		{"", v2202, (*interfaces.SwInterfaceSetRxMode)(nil)},
+		{"", v2202, (*interfaces.SwInterfaceSetRxModeReply)(nil)},
+		{"", v2202, (*interfaces.SwInterfaceSetUnnumbered)(nil)},
+		{"", v2202, (*interfaces.SwInterfaceSetUnnumberedReply)(nil)},
+		{"", v2202, (*interfaces.SwInterfaceAddDelAddress)(nil)},
+		{"", v2202, (*interfaces.SwInterfaceAddDelAddressReply)(nil)},
+		{"", v2202, (*interfaces.CreateLoopback)(nil)},
+		{"", v2202, (*interfaces.CreateLoopbackReply)(nil)},
+		{"", v2202, (*interfaces.DeleteLoopback)(nil)},
+		{"", v2202, (*interfaces.DeleteLoopbackReply)(nil)},
+
+		{"", v2202, (*ip6_nd.SwInterfaceIP6ndRaConfig)(nil)},
+		{"", v2202, (*ip6_nd.SwInterfaceIP6ndRaConfigReply)(nil)},
+		{"", v2202, (*ip_neighbor.IPNeighborAddDel)(nil)},
+		{"", v2202, (*ip_neighbor.IPNeighborAddDelReply)(nil)},
+		{"", v2202, (*ip_neighbor.IPNeighborDump)(nil)},
+		{"", v2202, (*ip_neighbor.IPNeighborDetails)(nil)},
+
+		{"", v2202, (*ip.SwInterfaceIP6EnableDisable)(nil)},
+		{"", v2202, (*ip.SwInterfaceIP6EnableDisableReply)(nil)},
+		{"", v2202, (*ip.IPAddressDump)(nil)},
+		{"", v2202, (*ip.IPAddressDetails)(nil)},
+		{"", v2202, (*ip.IPTableAddDel)(nil)},
+		{"", v2202, (*ip.IPTableAddDelReply)(nil)},
+		{"", v2202, (*ip.IPTableDump)(nil)},
+		{"", v2202, (*ip.IPTableDetails)(nil)},
+		{"", v2306, (*ip.SetIPFlowHashV3)(nil)},
+		{"", v2306, (*ip.SetIPFlowHashV3Reply)(nil)},
+		{"", v2202, (*ip.IPRouteAddDelV2)(nil)},
+		{"", v2202, (*ip.IPRouteAddDelV2Reply)(nil)},
+		{"", v2202, (*ip.IPRouteV2Dump)(nil)},
+		{"", v2202, (*ip.IPRouteV2Details)(nil)},
+		{"", v2202, (*fib.FibSourceAdd)(nil)},
+		{"", v2202, (*fib.FibSourceAddReply)(nil)},
+		{"", v2202, (*fib.FibSourceDump)(nil)},
+		{"", v2202, (*fib.FibSourceDetails)(nil)},
+
+		{"", v2202, (*sr.SrLocalsidAddDel)(nil)},
+		{"", v2202, (*sr.SrLocalsidAddDelReply)(nil)},
+		{"", v2202, (*sr.SrLocalsidsDump)(nil)},
+		{"", v2202, (*sr.SrLocalsidsDetails)(nil)},
+		{"", v2306, (*sr.SrPolicyAddV2)(nil)},
+		{"", v2306, (*sr.SrPolicyAddV2Reply)(nil)},
+		{"", v2202, (*sr.SrPolicyMod)(nil)},
+		{"", v2202, (*sr.SrPolicyModReply)(nil)},
+		{"", v2202, (*sr.SrPolicyDel)(nil)},
+		{"", v2202, (*sr.SrPolicyDelReply)(nil)},
+		{"", v2306, (*sr.SrPoliciesV2Dump)(nil)},
+		{"", v2306, (*sr.SrPoliciesV2Details)(nil)},
+		{"", v2202, (*sr.SrPoliciesWithSlIndexDump)(nil)},
+		{"", v2202, (*sr.SrPoliciesWithSlIndexDetails)(nil)},
+		{"", v2202, (*sr.SrSteeringAddDel)(nil)},
+		{"", v2202, (*sr.SrSteeringAddDelReply)(nil)},
+		{"", v2202, (*sr.SrSteeringPolDump)(nil)},
+		{"", v2202, (*sr.SrSteeringPolDetails)(nil)},
+		{"", v2202, (*sr.SrSetEncapSource)(nil)},
+		{"", v2202, (*sr.SrSetEncapSourceReply)(nil)},
+		{"", v2202, (*sr.SrSetEncapHopLimit)(nil)},
+		{"", v2202, (*sr.SrSetEncapHopLimitReply)(nil)},
+
+		{GroupAFPacket, v2206, (*af_packet.AfPacketCreateV3)(nil)},
+		{GroupAFPacket, v2206, (*af_packet.AfPacketCreateV3Reply)(nil)},
+		{GroupAFPacket, v2202, (*af_packet.AfPacketDelete)(nil)},
+		{GroupAFPacket, v2202, (*af_packet.AfPacketDeleteReply)(nil)},
+		{GroupAFXDP, v2310, (*af_xdp.AfXdpCreateV3)(nil)},
+		{GroupAFXDP, v2310, (*af_xdp.AfXdpCreateV3Reply)(nil)},
+		{GroupAFXDP, v2202, (*af_xdp.AfXdpDelete)(nil)},
+		{GroupAFXDP, v2202, (*af_xdp.AfXdpDeleteReply)(nil)},
+	}
+}
+
+// idLookup is what GoVPP's connection offers to look up a message.
+type idLookup interface {
+	GetMessageID(api.Message) (uint16, error)
+}
+
+// missingMessages checks the table against what VPP said it has. A request is
+// no good without its reply, so both are in the table.
+func missingMessages(l idLookup, require []Group) []MissingMessage {
+	var missing []MissingMessage
+	for _, m := range messages() {
+		if m.group != "" && !slices.Contains(require, m.group) {
+			continue
+		}
+		if _, err := l.GetMessageID(m.msg); err != nil {
+			missing = append(missing, MissingMessage{
+				Name: m.msg.GetMessageName(), CRC: m.msg.GetCrcString(),
+				Versions: m.since + " and later", Plugin: plugins[m.group],
+			})
+		}
+	}
+	return missing
+}
