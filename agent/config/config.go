@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	"go.yaml.in/yaml/v3"
 
 	cniapi "github.com/sidewinder-net/sidewinder/cni/api"
@@ -48,6 +49,9 @@ type Config struct {
 	PodMTU int `yaml:"podMTU"`
 	// ResyncInterval between full comparisons with the dataplane.
 	ResyncInterval time.Duration `yaml:"resyncInterval"`
+	// ReleaseGrace is how long a node must be gone before its locator may be
+	// given to another.
+	ReleaseGrace time.Duration `yaml:"releaseGrace"`
 	// LogLevel is logrus' name of a level.
 	LogLevel string `yaml:"logLevel"`
 
@@ -87,6 +91,7 @@ func Default() Config {
 		Socket:         cniapi.DefaultSocket,
 		Block:          "fcbb:bb00::/32",
 		ResyncInterval: 30 * time.Second,
+		ReleaseGrace:   10 * time.Minute,
 		LogLevel:       "info",
 		VPP: VPP{
 			Socket:       "/run/vpp/api.sock",
@@ -160,6 +165,12 @@ func (c *Config) Validate() error {
 	}
 	if c.ResyncInterval < time.Second {
 		bad("resyncInterval", "%s is shorter than 1s", c.ResyncInterval)
+	}
+	if c.ReleaseGrace < time.Second {
+		bad("releaseGrace", "%s is shorter than 1s", c.ReleaseGrace)
+	}
+	if _, err := logrus.ParseLevel(c.LogLevel); err != nil {
+		bad("logLevel", "%v", err)
 	}
 	seen := map[string]bool{}
 	for i, u := range c.Uplinks {
