@@ -28,9 +28,9 @@ type Options struct {
 // Assemble puts the entries together, or says all that contradicts itself in
 // them; then there are no Objects. The order of entries makes no difference.
 //
-// An SRv6Node whose Node is gone while other Nodes are there is what a removed
-// node left behind. It takes no part in the comparison with others, or it would
-// keep its addresses from the node that gets them next.
+// An SRv6Node without a Node is what a removed node left behind, and compile uses
+// nothing of it. It takes no part in the comparison with others, or it would keep
+// its addresses from the node that gets them next.
 func Assemble(entries []Entry, o Options) (Objects, []status.Problem) {
 	entries = slices.Clone(entries)
 	slices.SortFunc(entries, func(a, b Entry) int {
@@ -89,7 +89,7 @@ func (objs *Objects) leftOut(node, self string) bool {
 		return true
 	}
 	_, known := objs.Nodes[node]
-	return !known && len(objs.Nodes) > 0
+	return !known
 }
 
 func checkBlock(e Entry, u use, block netip.Prefix) []status.Problem {

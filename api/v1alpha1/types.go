@@ -1,7 +1,12 @@
 // Package v1alpha1 holds the custom resources of group sidewinder.io. The same
 // types describe the objects of a plain folder of YAML files and those of a
 // Kubernetes API server.
+//
+// +kubebuilder:object:generate=true
+// +groupName=sidewinder.io
 package v1alpha1
+
+//go:generate go tool controller-gen object crd:crdVersions=v1 paths=. output:crd:dir=../../yaml/crds
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,6 +28,11 @@ const (
 // SRv6Locator is a node's claim on a locator (RFC 8986 §3.1). Its name is
 // derived from the locator (see LocatorName), so that creating the object, which
 // succeeds for one creator only, is the lock.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=sloc
+// +kubebuilder:printcolumn:name="Locator",type=string,JSONPath=`.spec.locator`
+// +kubebuilder:printcolumn:name="Node",type=string,JSONPath=`.spec.nodeName`
 type SRv6Locator struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -40,6 +50,13 @@ type SRv6LocatorSpec struct {
 
 // SRv6Node is what a node publishes of itself for its peers. Its name is the
 // node's name.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=srn
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Locator",type=string,JSONPath=`.spec.locator`
+// +kubebuilder:printcolumn:name="Source",type=string,JSONPath=`.spec.encapSource`
+// +kubebuilder:printcolumn:name="Dataplane",type=string,JSONPath=`.status.dataplane`
 type SRv6Node struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`

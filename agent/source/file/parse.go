@@ -99,12 +99,31 @@ func (p *parser) documents(text []byte) {
 // yamlLine matches the line in the YAML reader's messages.
 var yamlLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): `)
 
+// parserMessages are those for which the YAML library counts lines from 0, unlike
+// for all others. It names the line where the list or mapping starts that it
+// could not finish.
+var parserMessages = map[string]bool{
+	"did not find expected <document start>": true,
+	"did not find expected node content":     true,
+	"did not find expected '-' indicator":    true,
+	"did not find expected key":              true,
+	"did not find expected ',' or ']'":       true,
+	"did not find expected ',' or '}'":       true,
+	"found duplicate %YAML directive":        true,
+	"found duplicate %TAG directive":         true,
+	"found incompatible YAML document":       true,
+	"found undefined tag handle":             true,
+}
+
 func syntaxError(err error) *lineError {
 	msg := strings.TrimPrefix(err.Error(), "yaml: ")
 	line := 1
 	if m := yamlLine.FindStringSubmatch(msg); m != nil {
 		line, _ = strconv.Atoi(m[1])
 		msg = msg[len(m[0]):]
+		if parserMessages[msg] {
+			line++
+		}
 	}
 	return &lineError{line: line, msg: "not YAML: " + msg}
 }
