@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -292,6 +294,27 @@ func (k *Kernel) follow(ctx context.Context) error {
 			if missing {
 				k.signal()
 			}
+		}
+	}
+}
+
+// Wait blocks until the uplinks are there, and gives their names, sorted. It is
+// for a start that is faster than the network.
+func (k *Kernel) Wait(ctx context.Context) ([]string, error) {
+	told := ""
+	for {
+		u, err := k.Resolve(nil)
+		if err == nil {
+			return slices.Sorted(maps.Keys(u.Uplinks)), nil
+		}
+		if err.Error() != told {
+			told = err.Error()
+			k.o.Log.WithError(err).Warn("waiting for the uplink")
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), err)
+		case <-time.After(time.Second):
 		}
 	}
 }

@@ -1,0 +1,126 @@
+// The sidewinder agent: one process on each node, from cluster state to
+// dataplane state.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sidewinder-net/sidewinder/agent/backend/linux"
+	"github.com/sidewinder-net/sidewinder/agent/backend/vpp"
+	"github.com/sidewinder-net/sidewinder/agent/cniserver"
+	"github.com/sidewinder-net/sidewinder/agent/config"
+	"github.com/sidewinder-net/sidewinder/agent/controller"
+	"github.com/sidewinder-net/sidewinder/agent/dataplane"
+	"github.com/sidewinder-net/sidewinder/agent/reconcile"
+	"github.com/sidewinder-net/sidewinder/agent/source/file"
+	"github.com/sidewinder-net/sidewinder/agent/underlay"
+)
+
+func main() {
+	var path string
+	cmd := &cobra.Command{
+		Use:           "sidewinder-agent",
+		Short:         "Programs this node's dataplane from the cluster's state",
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(path)
+			if err != nil {
+				return err
+			}
+			return run(cmd.Context(), cfg)
+		},
+	}
+	cmd.Flags().StringVar(&path, "config", "", "configuration file (YAML); without it the defaults hold")
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := cmd.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "sidewinder-agent:", err)
+		os.Exit(1)
+	}
+}
+
+// backend is a dataplane with what the wiring needs beside.
+type backend interface {
+	dataplane.Backend
+	Version() string
+	// Watch signals when something may have changed by itself.
+	Watch(ctx context.Context) (<-chan struct{}, error)
+}
+
+func run(ctx context.Context, cfg config.Config) error {
+	log := logrus.New()
+	level, err := logrus.ParseLevel(cfg.LogLevel)
+	if err != nil {
+		return err
+	}
+	log.SetLevel(level)
+	log.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, TimestampFormat: "2006-01-02T15:04:05.000Z07:00"})
+
+	kernel := underlay.New(underlay.Options{
+		Uplinks: cfg.Uplinks, Neighbours: cfg.Dataplane == config.DataplaneVPP, Log: log.WithField("component", "underlay"),
+	})
+	uplinks, err := kernel.Wait(ctx)
+	if err != nil {
+		return err
+	}
+	be, err := open(ctx, cfg, uplinks, log.WithField("component", "dataplane"))
+	if err != nil {
+		return err
+	}
+	defer be.Close()
+	rec := reconcile.New(reconcile.Options{Backend: be, Resync: cfg.ResyncInterval, Log: log.WithField("component", "reconcile")})
+	src := file.New(file.Config{Dir: cfg.SourceDir, Block: cfg.BlockPrefix}, log.WithField("component", "source"))
+	ctl := controller.New(controller.Options{
+		Config: cfg, Source: src, Underlay: kernel, Reconciler: rec, Version: be.Version, Log: log.WithField("component", "controller"),
+	})
+	srv, err := cniserver.New(cniserver.Options{
+		Socket: cfg.Socket, StateDir: cfg.StateDir,
+		Config: ctl.NodeConfig, Ready: ctl.Ready, Await: ctl.Await, Status: ctl.Status, Resync: ctl.Resync,
+		Log: log.WithField("component", "cni"),
+	})
+	if err != nil {
+		return err
+	}
+	changes, err := be.Watch(ctx)
+	if err != nil {
+		return err
+	}
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return kernel.Run(ctx) })
+	g.Go(func() error { return src.Run(ctx) })
+	g.Go(func() error { return rec.Run(ctx) })
+	g.Go(func() error { return ctl.Run(ctx, srv) })
+	g.Go(func() error { return srv.Run(ctx) })
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-changes:
+				rec.Trigger()
+			}
+		}
+	})
+	log.WithFields(logrus.Fields{"node": cfg.NodeName, "dataplane": cfg.Dataplane, "version": be.Version(), "uplinks": uplinks}).Info("started")
+	return g.Wait()
+}
+
+func open(ctx context.Context, cfg config.Config, uplinks []string, log logrus.FieldLogger) (backend, error) {
+	if cfg.Dataplane == config.DataplaneVPP {
+		return vpp.New(ctx, vpp.Options{
+			Socket: cfg.VPP.Socket, UplinkDriver: cfg.VPP.UplinkDriver, PodDriver: cfg.VPP.PodDriver, Log: log,
+		})
+	}
+	return linux.New(linux.Options{Uplinks: uplinks, Log: log})
+}

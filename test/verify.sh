@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Fails when code is not formatted, when generated files differ from what their
+# sources give, when go.mod is not tidy, or when an import rule is broken.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+unformatted=$(gofmt -l $(git ls-files '*.go'))
+if [ -n "$unformatted" ]; then
+	echo "not formatted (run gofmt -w):" "$unformatted"
+	exit 1
+fi
+
+# Generate into a copy, so that a failure leaves the tree as it was.
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$copy"
+(cd "$copy" && go generate ./... && go mod tidy)
+for f in $(cd "$copy" && find . -name 'zz_generated*' -o -path './yaml/crds/*' -type f -o -name go.mod -o -name go.sum); do
+	if ! diff -u "$f" "$copy/$f"; then
+		echo "$f differs from what \`make generate\` (or \`go mod tidy\`) gives"
+		exit 1
+	fi
+done
+
+go test -count=1 ./test/rules
+echo "verify: formatting, generated files, go.mod and import rules are in order"
