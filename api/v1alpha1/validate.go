@@ -9,6 +9,8 @@ import (
 )
 
 // FieldError is a field of an object with what is wrong with it.
+//
+// +kubebuilder:object:generate=false
 type FieldError struct {
 	// Field is the path in the object, like spec.sids[1].sid.
 	Field string
@@ -21,6 +23,8 @@ func (e *FieldError) Error() string { return e.Field + ": " + e.Err.Error() }
 func (e *FieldError) Unwrap() error { return e.Err }
 
 // FieldErrors are all that is wrong with an object. Empty: nothing.
+//
+// +kubebuilder:object:generate=false
 type FieldErrors []*FieldError
 
 // Err joins the errors; nil when there are none. errors.As finds each
