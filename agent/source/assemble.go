@@ -40,7 +40,7 @@ func Assemble(entries []Entry, o Options) (Objects, []status.Problem) {
 	for i := 1; i < len(entries); i++ {
 		a, b := entries[i-1], entries[i]
 		if a.Kind == b.Kind && a.Name == b.Name {
-			problems = append(problems, problem(b.ID(), "metadata.name", b.place, "is defined a second time; the first is "+orUnknown(a.place), "keep one of the two"))
+			problems = append(problems, problem(b.ID(), "metadata.name", b.place, "is defined a second time; the first is at "+orUnknown(a.place), "keep one of the two"))
 		}
 	}
 

@@ -84,7 +84,7 @@ func (p *parser) documents(text []byte) {
 			return
 		}
 		if err != nil {
-			p.fail("", syntaxError(err))
+			p.fail("", syntaxError(err, text))
 			return
 		}
 		for _, n := range doc.Content {
@@ -98,6 +98,9 @@ func (p *parser) documents(text []byte) {
 
 // yamlLine matches the line in the YAML reader's messages.
 var yamlLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): `)
+
+// unknownAnchor matches an alias in the YAML reader's messages.
+var unknownAnchor = regexp.MustCompile(`^unknown anchor '([^']+)' referenced`)
 
 // parserMessages are those for which the YAML library counts lines from 0, unlike
 // for all others. It names the line where the list or mapping starts that it
@@ -115,7 +118,7 @@ var parserMessages = map[string]bool{
 	"found undefined tag handle":             true,
 }
 
-func syntaxError(err error) *lineError {
+func syntaxError(err error, text []byte) *lineError {
 	msg := strings.TrimPrefix(err.Error(), "yaml: ")
 	line := 1
 	if m := yamlLine.FindStringSubmatch(msg); m != nil {
@@ -123,6 +126,11 @@ func syntaxError(err error) *lineError {
 		msg = msg[len(m[0]):]
 		if parserMessages[msg] {
 			line++
+		}
+	} else if m := unknownAnchor.FindStringSubmatch(msg); m != nil {
+		// The library does not say where.
+		if i := bytes.Index(text, []byte("*"+m[1])); i >= 0 {
+			line += bytes.Count(text[:i], []byte("\n"))
 		}
 	}
 	return &lineError{line: line, msg: "not YAML: " + msg}
