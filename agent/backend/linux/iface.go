@@ -56,13 +56,24 @@ func (t *tx) setPod(name string, v dataplane.Interface) error {
 	if v.MTU != 0 && uint32(v.MTU) != l.mtu {
 		ch.mtu = uint32(v.MTU)
 	}
+	var flushed []kernelNeighbour
 	if v.MAC != l.mac {
 		ch.mac = v.MAC
+		// The kernel forgets all neighbours of an interface, static ones
+		// included, when its address changes.
+		if flushed, err = t.neighboursOn(l.index); err != nil {
+			return err
+		}
 	}
 	up, alias := true, PodAlias
 	ch.up, ch.alias = &up, &alias
 	if err := t.conn.setLink(l.index, ch); err != nil {
 		return fmt.Errorf("configuring interface %q (%s): %w", name, v, err)
+	}
+	for _, n := range flushed {
+		if err := t.conn.putNeighbour(n.index, n.ip, n.mac); err != nil {
+			return fmt.Errorf("restoring neighbour %s on interface %q: %w", n.ip, name, err)
+		}
 	}
 	held := v
 	if v.MTU == 0 {

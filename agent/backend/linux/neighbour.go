@@ -91,8 +91,13 @@ func (t *tx) setNeighbour(k dataplane.NeighbourKey, v dataplane.Neighbour) error
 	if found && is.protocol != Protocol && is.state&(unix.NUD_PERMANENT|unix.NUD_NOARP) != 0 {
 		return fmt.Errorf("static neighbour %s on %q: %w", ip, k.Interface, ErrConflict)
 	}
-	m := t.conn.neighbourMessage(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK, l.index, ip, unix.NUD_PERMANENT)
-	m.attr(unix.NDA_LLADDR, v.MAC[:])
+	return t.conn.putNeighbour(l.index, ip, v.MAC)
+}
+
+// putNeighbour makes or changes an entry of ours.
+func (c *conn) putNeighbour(index int, ip netip.Addr, mac dataplane.MAC) error {
+	m := c.neighbourMessage(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK, index, ip, unix.NUD_PERMANENT)
+	m.attr(unix.NDA_LLADDR, mac[:])
 	m.attr(ndaProtocol, []byte{Protocol})
 	return m.do()
 }
@@ -114,17 +119,17 @@ func (t *tx) deleteNeighbour(k dataplane.NeighbourKey) error {
 	return err
 }
 
-// readNeighbours adds our entries.
-func (b *Backend) readNeighbours(s dataplane.State, links *linkTable) error {
+// neighbours yields our entries, on all interfaces.
+func (c *conn) neighbours(f func(kernelNeighbour)) error {
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		h := make([]byte, sizeofNdMsg)
 		h[0] = family
-		err := b.conn.dump(unix.RTM_GETNEIGH, h, nil, unix.RTM_NEWNEIGH, nil, func(m []byte) error {
+		err := c.dump(unix.RTM_GETNEIGH, h, nil, unix.RTM_NEWNEIGH, nil, func(m []byte) error {
 			n, err := parseNeighbour(m)
-			// An entry whose state is not permanent any more is as good as
-			// absent: adding it again repairs it.
+			// An entry that is not permanent any more is as good as absent:
+			// adding it again repairs it.
 			if err == nil && n.protocol == Protocol && n.state&unix.NUD_PERMANENT != 0 {
-				s.Neighbours[dataplane.NeighbourKey{Interface: links.nameOf(n.index), IP: n.ip}] = dataplane.Neighbour{MAC: n.mac}
+				f(n)
 			}
 			return err
 		})
@@ -133,4 +138,22 @@ func (b *Backend) readNeighbours(s dataplane.State, links *linkTable) error {
 		}
 	}
 	return nil
+}
+
+// neighboursOn is our entries on one interface.
+func (t *tx) neighboursOn(index int) ([]kernelNeighbour, error) {
+	var out []kernelNeighbour
+	err := t.conn.neighbours(func(n kernelNeighbour) {
+		if n.index == index {
+			out = append(out, n)
+		}
+	})
+	return out, err
+}
+
+// readNeighbours adds our entries.
+func (b *Backend) readNeighbours(s dataplane.State, links *linkTable) error {
+	return b.conn.neighbours(func(n kernelNeighbour) {
+		s.Neighbours[dataplane.NeighbourKey{Interface: links.nameOf(n.index), IP: n.ip}] = dataplane.Neighbour{MAC: n.mac}
+	})
 }
