@@ -9,6 +9,7 @@ PODS ?= 2
 PATHS ?= 2
 KEEP ?=
 REPORT ?=
+FUZZTIME ?= 10s
 
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
 
@@ -36,7 +37,7 @@ race: ## the tests that need no lab, with the race detector
 	$(GO) test -race -timeout 20m ./agent/... ./binapi/... ./cni/... ./api/... ./vpp-manager/...
 
 fuzz: ## each fuzz target for a short while
-	test/fuzz.sh
+	FUZZTIME=$(FUZZTIME) test/fuzz.sh
 
 generate: ## write the generated files anew
 	$(GO) generate ./...
