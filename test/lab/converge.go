@@ -1,0 +1,136 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/sidewinder-net/sidewinder/agent/status"
+)
+
+const pollInterval = 50 * time.Millisecond
+
+// poll calls check until it gives nil. When the context ends first, or a process
+// of the lab does, the error says what was waited for.
+func (l *Lab) poll(ctx context.Context, check func(context.Context) error) error {
+	var last error
+	for {
+		for _, n := range l.Nodes() {
+			if err := n.alive(); err != nil {
+				return err
+			}
+		}
+		// A call that the deadline cuts short tells less than the one before.
+		if err := check(ctx); err == nil {
+			return nil
+		} else if last == nil || ctx.Err() == nil {
+			last = err
+		}
+		select {
+		case <-ctx.Done():
+			if errors.Is(context.Cause(ctx), context.Canceled) {
+				return ctx.Err()
+			}
+			return fmt.Errorf("waited too long: %w", last)
+		case <-time.After(pollInterval):
+		}
+	}
+}
+
+// ReadyTimeout and ConvergeTimeout bound the waiting where the caller's context
+// has no earlier deadline.
+const (
+	ReadyTimeout    = 30 * time.Second
+	ConvergeTimeout = 60 * time.Second
+)
+
+func (n *Node) waitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, ReadyTimeout)
+	defer cancel()
+	err := n.lab.poll(ctx, func(ctx context.Context) error {
+		cctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		return n.client.Ready(cctx)
+	})
+	if err != nil {
+		return fmt.Errorf("agent of %s: not ready: %w; its log is %s", n.Name, err, n.logPath("agent"))
+	}
+	return nil
+}
+
+// WaitConverged waits until every agent's dataplane holds what it wants, and
+// that is one policy for each other node and family, with the node's prefixes
+// steered into it, and the routers know every locator.
+func (l *Lab) WaitConverged(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, ConvergeTimeout)
+	defer cancel()
+	return l.poll(ctx, func(ctx context.Context) error {
+		nodes := l.Nodes()
+		for _, n := range nodes {
+			cctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+			s, err := n.Status(cctx)
+			cancel()
+			if err != nil {
+				return fmt.Errorf("status of %s: %w", n.Name, err)
+			}
+			if err := converged(s, n, nodes); err != nil {
+				return fmt.Errorf("%s: %w", n.Name, err)
+			}
+		}
+		if have := len(l.fabric.Announced()); have != len(nodes) {
+			return fmt.Errorf("routers know %d of %d locators", have, len(nodes))
+		}
+		return nil
+	})
+}
+
+// converged says what is missing in a node's status.
+func converged(s status.Status, self *Node, nodes []*Node) error {
+	switch {
+	case !s.Ready:
+		return fmt.Errorf("not ready: %s", s.Reason)
+	case !s.Source.Synced:
+		return fmt.Errorf("source not synced %v", s.Source.Errors)
+	case s.Locator == "":
+		return errors.New("no locator")
+	case s.Reconcile.Error != "":
+		return fmt.Errorf("dataplane: %s", s.Reconcile.Error)
+	case len(s.Reconcile.Failing) > 0:
+		f := s.Reconcile.Failing[0]
+		return fmt.Errorf("%d objects fail, the first: %s: %s", len(s.Reconcile.Failing), f.Key, f.Reason)
+	case len(s.Reconcile.Unsupported) > 0:
+		f := s.Reconcile.Unsupported[0]
+		return fmt.Errorf("%d objects are not supported, the first: %s: %s", len(s.Reconcile.Unsupported), f.Key, f.Reason)
+	}
+	want := 2 * (len(nodes) - 1)
+	if len(s.Policies) != want {
+		why := ""
+		if len(s.Problems) > 0 {
+			why = "; " + s.Problems[0].String()
+		}
+		return fmt.Errorf("%d of %d policies%s", len(s.Policies), want, why)
+	}
+	for _, other := range nodes {
+		if other == self {
+			continue
+		}
+		for _, cidr := range other.PodCIDRs() {
+			if !steered(s.Policies, cidr) {
+				return fmt.Errorf("no policy for %s of %s", cidr, other.Name)
+			}
+		}
+	}
+	if !s.Reconcile.InSync {
+		return errors.New("not in sync")
+	}
+	return nil
+}
+
+func steered(policies []status.Policy, prefix netip.Prefix) bool {
+	return slices.ContainsFunc(policies, func(p status.Policy) bool {
+		return slices.Contains(p.Prefixes, prefix.String())
+	})
+}

@@ -1,0 +1,266 @@
+// Package fabric builds the network between the nodes: every node has its own
+// top-of-rack router (ToR), every ToR has one link to each of K spines, and all
+// routers are Linux kernels that choose among equal paths by the outer source,
+// destination and flow label (RFC 6438).
+package fabric
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"github.com/safchain/ethtool"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/sidewinder-net/sidewinder/test/lab/ns"
+)
+
+// hashFields are the kernel's FIB_MULTIPATH_HASH_FIELD bits for source,
+// destination and flow label, and for nothing that only a look into the inner
+// packet would tell.
+const hashFields = "11" // 0x000b
+
+// Fabric is the routers and the wires. Its methods may be called at once.
+type Fabric struct {
+	paths, mtu int
+
+	mu       sync.Mutex
+	handles  map[string]*netlink.Handle
+	nodes    map[int]string
+	locators map[netip.Prefix]int
+}
+
+// New makes the spines. MTU is that of every wire in bytes.
+func New(paths, mtu int) (*Fabric, error) {
+	f := &Fabric{paths: paths, mtu: mtu, handles: map[string]*netlink.Handle{}, nodes: map[int]string{}, locators: map[netip.Prefix]int{}}
+	for k := 1; k <= paths; k++ {
+		if err := f.router(SpineName(k)); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
+	return f, nil
+}
+
+// Paths is the number of spines.
+func (f *Fabric) Paths() int { return f.paths }
+
+// Spines are the names of the spines' namespaces.
+func (f *Fabric) Spines() []string {
+	names := make([]string, f.paths)
+	for k := range names {
+		names[k] = SpineName(k + 1)
+	}
+	return names
+}
+
+// plain makes a namespace whose addresses are usable at once, and a netlink
+// socket in it.
+func (f *Fabric) plain(name string) error {
+	if err := ns.Create(name); err != nil {
+		return err
+	}
+	h, err := ns.Handle(name)
+	if err != nil {
+		return errors.Join(err, ns.Delete(name))
+	}
+	f.handles[name] = h
+	return ns.Sysctl(name,
+		[2]string{"net/ipv6/conf/all/disable_ipv6", "0"},
+		[2]string{"net/ipv6/conf/default/disable_ipv6", "0"},
+		[2]string{"net/ipv6/conf/default/accept_dad", "0"},
+		[2]string{"net/ipv6/conf/default/accept_ra", "0"})
+}
+
+func (f *Fabric) router(name string) error {
+	if err := f.plain(name); err != nil {
+		return err
+	}
+	return ns.Sysctl(name,
+		[2]string{"net/ipv6/conf/all/forwarding", "1"},
+		[2]string{"net/ipv6/conf/default/forwarding", "1"},
+		[2]string{"net/ipv6/fib_multipath_hash_policy", "3"},
+		[2]string{"net/ipv6/fib_multipath_hash_fields", hashFields})
+}
+
+// AddNode makes a node's namespace, its ToR and their wires, and routes the
+// node's underlay prefix everywhere. Frames towards a node with wholeFrames set
+// leave the ToR with whole checksums and no larger than the MTU, as they would
+// on a real wire: whoever reads raw frames there expects that.
+func (f *Fabric) AddNode(node int, name string, wholeFrames bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.nodes[node]; ok {
+		return fmt.Errorf("node %d: is already in the fabric", node)
+	}
+	if err := f.plain(name); err != nil {
+		return err
+	}
+	f.nodes[node] = name
+	if err := f.router(TorName(node)); err != nil {
+		return err
+	}
+	if err := f.wire(name, UplinkName, NodeAddr(node), TorName(node), torNodePort, TorAddr(node)); err != nil {
+		return err
+	}
+	if wholeFrames {
+		if err := offloadsOff(TorName(node), torNodePort); err != nil {
+			return err
+		}
+	}
+	for k := 1; k <= f.paths; k++ {
+		tor, spine := linkAddrs(node, k)
+		if err := f.wire(TorName(node), torPort(k), tor, SpineName(k), SpinePort(node), spine); err != nil {
+			return err
+		}
+	}
+	if err := f.viaGateway(name, netip.PrefixFrom(netip.IPv6Unspecified(), 0), UplinkName, TorAddr(node)); err != nil {
+		return err
+	}
+	for other := range f.nodes {
+		if other == node {
+			continue
+		}
+		if err := f.routeFrom(node, other, NodePrefix(other)); err != nil {
+			return err
+		}
+		if err := f.routeFrom(other, node, NodePrefix(node)); err != nil {
+			return err
+		}
+	}
+	for prefix, owner := range f.locators {
+		if err := f.routeFrom(node, owner, prefix); err != nil {
+			return err
+		}
+	}
+	return f.routeSpines(node, NodePrefix(node))
+}
+
+// RemoveNode takes a node, its ToR and every route to it away.
+func (f *Fabric) RemoveNode(node int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	name, ok := f.nodes[node]
+	if !ok {
+		return nil
+	}
+	var errs []error
+	for prefix, owner := range f.locators {
+		if owner == node {
+			errs = append(errs, f.withdraw(prefix))
+		}
+	}
+	errs = append(errs, f.unroute(NodePrefix(node)))
+	for _, n := range []string{name, TorName(node)} {
+		if h := f.handles[n]; h != nil {
+			// Deleting one end of a wire deletes both, now: the namespace itself
+			// may live on in a process for a moment.
+			errs = append(errs, dropLinks(h))
+			h.Close()
+			delete(f.handles, n)
+		}
+		errs = append(errs, ns.Delete(n))
+	}
+	delete(f.nodes, node)
+	return errors.Join(errs...)
+}
+
+// dropLinks deletes the veths of a namespace.
+func dropLinks(h *netlink.Handle) error {
+	links, err := h.LinkList()
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	var errs []error
+	for _, l := range links {
+		if l.Type() == "veth" {
+			errs = append(errs, h.LinkDel(l))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Close removes everything.
+func (f *Fabric) Close() error {
+	f.mu.Lock()
+	ids := make([]int, 0, len(f.nodes))
+	for id := range f.nodes {
+		ids = append(ids, id)
+	}
+	f.mu.Unlock()
+	var errs []error
+	for _, id := range ids {
+		errs = append(errs, f.RemoveNode(id))
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, h := range f.handles {
+		h.Close()
+		delete(f.handles, name)
+		errs = append(errs, ns.Delete(name))
+	}
+	return errors.Join(errs...)
+}
+
+// wire makes a veth pair between two namespaces, addressed and up.
+func (f *Fabric) wire(nsA, nameA string, addrA netip.Addr, nsB, nameB string, addrB netip.Addr) error {
+	peer, err := netns.GetFromName(nsB)
+	if err != nil {
+		return fmt.Errorf("network namespace %s: %w", nsB, err)
+	}
+	defer peer.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = nameA, f.mtu
+	if err := f.handles[nsA].LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: nameB, PeerMTU: uint32(f.mtu), PeerNamespace: netlink.NsFd(int(peer))}); err != nil {
+		return fmt.Errorf("wire %s/%s to %s/%s: %w", nsA, nameA, nsB, nameB, err)
+	}
+	for _, end := range []struct {
+		ns, name string
+		addr     netip.Addr
+	}{{nsA, nameA, addrA}, {nsB, nameB, addrB}} {
+		h := f.handles[end.ns]
+		link, err := h.LinkByName(end.name)
+		if err != nil {
+			return fmt.Errorf("wire %s/%s: %w", end.ns, end.name, err)
+		}
+		if err := h.LinkSetUp(link); err != nil {
+			return fmt.Errorf("wire %s/%s: up: %w", end.ns, end.name, err)
+		}
+		a := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(end.addr, 64)), Flags: unix.IFA_F_NODAD}
+		if err := h.AddrAdd(link, a); err != nil {
+			return fmt.Errorf("wire %s/%s: address %s: %w", end.ns, end.name, end.addr, err)
+		}
+	}
+	return nil
+}
+
+// offloadsOff makes the kernel hand whole frames to a link.
+func offloadsOff(nsName, link string) error {
+	return ns.Do(nsName, func() error {
+		e, err := ethtool.NewEthtool()
+		if err != nil {
+			return fmt.Errorf("ethtool: %w", err)
+		}
+		defer e.Close()
+		off := map[string]bool{}
+		have, err := e.Features(link)
+		if err != nil {
+			return fmt.Errorf("%s/%s: features: %w", nsName, link, err)
+		}
+		for _, name := range []string{
+			"tx-checksum-ip-generic", "tx-checksum-ipv4", "tx-checksum-ipv6", "tx-checksum-sctp",
+			"tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-tcp-ecn-segmentation", "tx-tcp-mangleid-segmentation",
+			"tx-generic-segmentation", "tx-gso-list", "tx-udp-segmentation", "tx-ipxip4-segmentation", "tx-ipxip6-segmentation",
+		} {
+			if _, ok := have[name]; ok {
+				off[name] = false
+			}
+		}
+		if err := e.Change(link, off); err != nil {
+			return fmt.Errorf("%s/%s: turn checksum and segmentation offload off: %w", nsName, link, err)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,128 @@
+package tree
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// exitSetup is init's status when it could not prepare the tree.
+const exitSetup = 125
+
+// runInit is PID 1 of the tree. When it returns, the kernel kills whatever is
+// left in the PID namespace.
+func runInit(args []string) int {
+	alive := os.NewFile(3, "outer")
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+
+	var in Inside
+	if err := json.Unmarshal([]byte(os.Getenv(envInside)), &in); err != nil {
+		fmt.Fprintf(os.Stderr, "lab: %s is not set: %s is started by the lab itself\n", envInside, argInit)
+		return exitSetup
+	}
+	if err := prepareMounts(); err != nil {
+		fmt.Fprintf(os.Stderr, "lab: %v\n", refused(in.Rootless, err))
+		return exitSetup
+	}
+	worker, err := os.StartProcess(selfExe, append([]string{argWorker}, args...), &os.ProcAttr{
+		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
+	})
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "lab: start the worker: %v\n", err)
+		return exitSetup
+	}
+
+	orphaned := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, alive)
+		close(orphaned)
+	}()
+	done := make(chan int, 1)
+	go func() { done <- reap(worker.Pid) }()
+
+	var kill <-chan time.Time
+	for {
+		select {
+		case code := <-done:
+			return code
+		case sig := <-signals:
+			_ = syscall.Kill(worker.Pid, sig.(syscall.Signal))
+			if kill == nil {
+				kill = time.After(killAfter)
+			}
+		case <-kill:
+			return 128 + int(syscall.SIGKILL)
+		case <-orphaned:
+			// Nobody is left to tidy up after the tree but init itself.
+			killAll()
+			_ = os.RemoveAll(in.Dir)
+			return 128 + int(syscall.SIGKILL)
+		}
+	}
+}
+
+// reap collects every child, orphans included, until the worker has ended, and
+// returns the worker's exit status.
+func reap(worker int) int {
+	for {
+		var ws syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &ws, 0, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case err != nil:
+			return exitSetup
+		case pid != worker:
+			continue
+		case ws.Signaled():
+			return 128 + int(ws.Signal())
+		}
+		return ws.ExitStatus()
+	}
+}
+
+// killAll ends every process of the PID namespace but init, and waits a moment
+// for them to be gone, so that nothing writes into the work directory any more.
+func killAll() {
+	_ = syscall.Kill(-1, syscall.SIGKILL)
+	for range 50 {
+		if err := syscall.Kill(-1, 0); errors.Is(err, syscall.ESRCH) {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// prepareMounts makes the tree's own view of the file system: nothing mounted
+// here shows on the host; what is mounted later shows in the nodes' own mount
+// namespaces, not the other way round.
+func prepareMounts() error {
+	steps := []struct {
+		what string
+		do   func() error
+	}{
+		{"make the mounts private", func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }},
+		{"make the mounts shared within the lab", func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "") }},
+		{"mount a tmpfs on /run", func() error {
+			return unix.Mount("sidewinder-lab", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
+		}},
+		{"mount /proc", func() error {
+			return unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+		}},
+		{"make /run/netns", func() error { return os.MkdirAll("/run/netns", 0o755) }},
+	}
+	for _, s := range steps {
+		if err := s.do(); err != nil {
+			return fmt.Errorf("%s: %w", s.what, err)
+		}
+	}
+	return nil
+}
