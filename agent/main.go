@@ -79,7 +79,7 @@ func run(ctx context.Context, cfg config.Config) error {
 	}
 	defer be.Close()
 	rec := reconcile.New(reconcile.Options{Backend: be, Resync: cfg.ResyncInterval, Log: log.WithField("component", "reconcile")})
-	src := file.New(file.Config{Dir: cfg.SourceDir, Block: cfg.BlockPrefix}, log.WithField("component", "source"))
+	src := file.New(file.Config{Dir: cfg.SourceDir, NodeName: cfg.NodeName, Block: cfg.BlockPrefix}, log.WithField("component", "source"))
 	ctl := controller.New(controller.Options{
 		Config: cfg, Source: src, Underlay: kernel, Reconciler: rec, Version: be.Version, Log: log.WithField("component", "controller"),
 	})
