@@ -81,21 +81,25 @@ func (p *Plugin) Add(ctx context.Context, args *skel.CmdArgs) error {
 	if a.mtu, err = conf.mtu(a.node); err != nil {
 		return err
 	}
-	known, err := a.agent.Endpoint(probe, a.containerID, a.ifName)
+	record, err := a.agent.Endpoint(probe, a.containerID, a.ifName)
+	known := err == nil
 	if err != nil && !errors.Is(err, client.ErrNotFound) {
 		return agentError(err)
 	}
-	if err == nil {
-		if res, ok := a.repeat(ctx, known); ok {
+	if known {
+		if res, ok := a.repeat(ctx, record); ok {
 			return a.print(res)
 		}
 	}
-	podNS, nsErr := openNetns(a.attachment)
-	if nsErr != nil {
-		return nsErr
+	if _, err := findIPAM(conf); err != nil {
+		return err
+	}
+	podNS, err := openNetns(a.attachment)
+	if err != nil {
+		return err
 	}
 	defer podNS.Close()
-	if err := a.clean(ctx, err == nil); err != nil {
+	if err := a.clean(ctx, known); err != nil {
 		return err
 	}
 	res, failed := a.wire(ctx, podNS)

@@ -17,6 +17,16 @@ import (
 // server and waits for locks.
 const ipamTimeout = 90 * time.Second
 
+// findIPAM looks for the IPAM plugin, before anything is made that it would have
+// to undo.
+func findIPAM(c *netConf) (path string, err error) {
+	path, err = invoke.FindInPath(c.IPAM.Type, filepath.SplitList(os.Getenv("CNI_PATH")))
+	if err != nil {
+		return "", fail(CodeIPAM, "network "+c.Name, "ipam.type", err.Error(), "install the IPAM plugin there, or name another")
+	}
+	return path, nil
+}
+
 // ipamAdd asks for the pod's addresses. The IPAM plugin gets the whole network
 // configuration and this plugin's environment (the pod's names included).
 func ipamAdd(ctx context.Context, c *netConf, stdin []byte) (*current.Result, error) {
@@ -49,9 +59,9 @@ func ipamDel(ctx context.Context, c *netConf, stdin []byte) error {
 func ipamDelFor(ctx context.Context, c *netConf, stdin []byte, containerID, ifName string) error {
 	ctx, cancel := context.WithTimeout(ctx, ipamTimeout)
 	defer cancel()
-	path, err := invoke.FindInPath(c.IPAM.Type, filepath.SplitList(os.Getenv("CNI_PATH")))
+	path, err := findIPAM(c)
 	if err != nil {
-		return ipamError(c.IPAM.Type, "DEL", err)
+		return err
 	}
 	args := &invoke.Args{Command: "DEL", ContainerID: containerID, IfName: ifName, Path: os.Getenv("CNI_PATH")}
 	if err := invoke.ExecPluginWithoutResult(ctx, path, stdin, args, nil); err != nil {

@@ -92,14 +92,12 @@ func configurePod(podNS ns.NetNS, ifName string, p plan, node api.NodeConfig) er
 }
 
 // prepareIPv6 sets what must be set before the interface comes up. Router
-// advertisements are never taken: the plugin says what the routes are. There is
-// nobody on the link to duplicate an address.
+// advertisements are never taken: the plugin says what the routes are.
 func prepareIPv6(ifName string, wanted bool) error {
 	conf := "ipv6/conf/" + ifName + "/"
 	settings := [][2]string{{conf + "accept_ra", "0"}}
 	if wanted {
 		settings = append(settings,
-			[2]string{conf + "accept_dad", "0"},
 			[2]string{"ipv6/conf/lo/disable_ipv6", "0"},
 			[2]string{conf + "disable_ipv6", "0"})
 	}
