@@ -116,10 +116,10 @@ func run(ctx context.Context, cfg config.Config) error {
 	return g.Wait()
 }
 
-func open(ctx context.Context, cfg config.Config, uplinks []string, log logrus.FieldLogger) (backend, error) {
+func open(ctx context.Context, cfg config.Config, uplinks []string, log *logrus.Entry) (backend, error) {
 	if cfg.Dataplane == config.DataplaneVPP {
 		return vpp.New(ctx, vpp.Options{
-			Socket: cfg.VPP.Socket, UplinkDriver: cfg.VPP.UplinkDriver, PodDriver: cfg.VPP.PodDriver, Log: log,
+			Socket: cfg.VPP.Socket, Locator: cfg.BlockPrefix, UplinkDriver: cfg.VPP.UplinkDriver, PodDriver: cfg.VPP.PodDriver, Log: log,
 		})
 	}
 	return linux.New(linux.Options{Uplinks: uplinks, Log: log})
