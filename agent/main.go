@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -53,8 +54,6 @@ func main() {
 type backend interface {
 	dataplane.Backend
 	Version() string
-	// Watch signals when something may have changed by itself.
-	Watch(ctx context.Context) (<-chan struct{}, error)
 }
 
 func run(ctx context.Context, cfg config.Config) error {
@@ -73,7 +72,7 @@ func run(ctx context.Context, cfg config.Config) error {
 	if err != nil {
 		return err
 	}
-	be, err := open(ctx, cfg, uplinks, log.WithField("component", "dataplane"))
+	be, changes, err := open(ctx, cfg, uplinks, log.WithField("component", "dataplane"))
 	if err != nil {
 		return err
 	}
@@ -88,10 +87,6 @@ func run(ctx context.Context, cfg config.Config) error {
 		Config: ctl.NodeConfig, Ready: ctl.Ready, Await: ctl.Await, Status: ctl.Status, Resync: ctl.Resync,
 		Log: log.WithField("component", "cni"),
 	})
-	if err != nil {
-		return err
-	}
-	changes, err := be.Watch(ctx)
 	if err != nil {
 		return err
 	}
@@ -116,11 +111,25 @@ func run(ctx context.Context, cfg config.Config) error {
 	return g.Wait()
 }
 
-func open(ctx context.Context, cfg config.Config, uplinks []string, log *logrus.Entry) (backend, error) {
+// open gives the dataplane, and a channel that signals when something in it may
+// have changed by itself.
+func open(ctx context.Context, cfg config.Config, uplinks []string, log *logrus.Entry) (backend, <-chan struct{}, error) {
 	if cfg.Dataplane == config.DataplaneVPP {
-		return vpp.New(ctx, vpp.Options{
+		be, err := vpp.New(ctx, vpp.Options{
 			Socket: cfg.VPP.Socket, Locator: cfg.BlockPrefix, UplinkDriver: cfg.VPP.UplinkDriver, PodDriver: cfg.VPP.PodDriver, Log: log,
 		})
+		if err != nil {
+			return nil, nil, err
+		}
+		return be, be.Watch(ctx), nil
 	}
-	return linux.New(linux.Options{Uplinks: uplinks, Log: log})
+	be, err := linux.New(linux.Options{Uplinks: uplinks, Log: log})
+	if err != nil {
+		return nil, nil, err
+	}
+	changes, err := be.Watch(ctx)
+	if err != nil {
+		return nil, nil, errors.Join(err, be.Close())
+	}
+	return be, changes, nil
 }
