@@ -15,7 +15,9 @@ import (
 // claim first (the lowest, and the others are released), then the locator that
 // the node published if nobody else claimed it, then the lowest free node ID. A
 // race that is lost goes on to the next one. Calling it again gives the same
-// locator. Errors match ErrExhausted when the block is full, or are the store's
+// locator. While the inventory is incomplete an existing claim is found, but
+// nothing is claimed or released: this node's claim may be in what cannot be
+// read. Errors match ErrExhausted when the block is full, or are the store's
 // own and worth a retry.
 func ClaimLocator(ctx context.Context, s Store, block netip.Prefix, node string) (netip.Prefix, error) {
 	inv, err := s.Inventory(ctx)
@@ -24,12 +26,18 @@ func ClaimLocator(ctx context.Context, s Store, block netip.Prefix, node string)
 	}
 	own := inv.heldBy(node, block)
 	if len(own) > 0 {
+		if inv.Incomplete != nil {
+			return own[0].Locator, nil
+		}
 		for _, extra := range own[1:] {
 			if err := s.ReleaseClaim(ctx, extra); err != nil {
 				return netip.Prefix{}, fmt.Errorf("node %s keeps locator %s and could not release its second one, %s: %w", node, own[0].Locator, extra.Locator, err)
 			}
 		}
 		return own[0].Locator, nil
+	}
+	if inv.Incomplete != nil {
+		return netip.Prefix{}, fmt.Errorf("claiming a locator for node %s: %w", node, inv.Incomplete)
 	}
 
 	taken := make(map[netip.Prefix]bool, len(inv.Claims)+len(inv.Published))

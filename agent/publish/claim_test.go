@@ -27,10 +27,12 @@ type memory struct {
 	rivals    []Claim
 	log       []string
 	err       error
+	// incomplete is passed on.
+	incomplete error
 }
 
 func (m *memory) Inventory(context.Context) (Inventory, error) {
-	inv := Inventory{Published: m.published}
+	inv := Inventory{Published: m.published, Incomplete: m.incomplete}
 	for l, n := range m.claims {
 		inv.Claims = append(inv.Claims, Claim{l, n})
 	}
@@ -118,13 +120,23 @@ func TestClaimLocatorExhausted(t *testing.T) {
 }
 
 func TestClaimLocatorErrors(t *testing.T) {
-	unreadable := errors.New("unreadable")
+	unreadable, partial := errors.New("unreadable"), errors.New("partial")
 	m := memory{claims: map[netip.Prefix]string{}, err: unreadable}
 	_, err := ClaimLocator(t.Context(), &m, block, "me")
 	require.ErrorIs(t, err, unreadable)
 	assert.Empty(t, m.claims, "nothing is claimed while a claim of this node may be hidden")
 
-	m.err = nil
+	m.err, m.incomplete = nil, partial
+	_, err = ClaimLocator(t.Context(), &m, block, "me")
+	require.ErrorIs(t, err, partial)
+	assert.Empty(t, m.claims)
+	m.claims = map[netip.Prefix]string{locator(4): "me", locator(6): "me"}
+	got, err := ClaimLocator(t.Context(), &m, block, "me")
+	require.NoError(t, err, "a claim that can be read is good")
+	assert.Equal(t, locator(4), got)
+	assert.Len(t, m.claims, 2, "nothing is released before all is known")
+	m.claims, m.incomplete = map[netip.Prefix]string{}, nil
+
 	_, err = ClaimLocator(t.Context(), &m, netip.MustParsePrefix("fd00::/48"), "me")
 	assert.ErrorContains(t, err, "is not an IPv6 /32")
 

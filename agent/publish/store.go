@@ -32,12 +32,13 @@ type Inventory struct {
 	// Published are the locators in the nodes' published facts. Traffic may
 	// flow to them, so they count as taken even without a claim.
 	Published []Claim
+	// Incomplete says why claims may be missing above; nil: none is.
+	Incomplete error
 }
 
 // Store is where claims and published facts live.
 type Store interface {
-	// Inventory lists the claims as they are now, not as last seen. It fails
-	// when a part of them cannot be read: a claim of this node might be there.
+	// Inventory lists the claims as they are now, not as last seen.
 	Inventory(ctx context.Context) (Inventory, error)
 	// CreateClaim creates a claim if there is none for the locator, else the
 	// error matches ErrTaken. Of many creators exactly one succeeds.

@@ -72,9 +72,7 @@ type view struct {
 	leaving []source.Entry
 	// problems with single files.
 	problems []status.Problem
-	// bad are the files with problems; unread says that one of them was never
-	// good, so that its objects are unknown.
-	bad    []string
+	// unread says that a file was never good, so that its objects are unknown.
 	unread bool
 	// again is when to look again because a file is about to be given up;
 	// zero: no need.
@@ -244,7 +242,6 @@ func (f *folder) view() view {
 		v.entries = append(v.entries, file.entries...)
 		v.problems = append(v.problems, file.problems...)
 		if len(file.problems) > 0 {
-			v.bad = append(v.bad, name)
 			v.unread = v.unread || !file.ever
 		}
 	}

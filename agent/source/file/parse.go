@@ -133,7 +133,11 @@ func syntaxError(err error, text []byte) *lineError {
 			line += bytes.Count(text[:i], []byte("\n"))
 		}
 	}
-	return &lineError{line: line, msg: "not YAML: " + msg}
+	msg = "not YAML: " + msg
+	if lines := bytes.Split(text, []byte("\n")); line <= len(lines) && bytes.HasSuffix(bytes.TrimSpace(lines[line-1]), []byte("::")) {
+		msg += "; put an address that ends in a colon in quotes"
+	}
+	return &lineError{line: line, msg: msg}
 }
 
 // object reads one object, or a List of them where that is allowed.

@@ -39,10 +39,10 @@ func (s *Source) Inventory(ctx context.Context) (publish.Inventory, error) {
 	if err != nil {
 		return publish.Inventory{}, err
 	}
-	if len(v.bad) > 0 {
-		return publish.Inventory{}, fmt.Errorf("%w, and it may hold a claim: %s", ErrUnreadable, v.problems[0])
-	}
 	var inv publish.Inventory
+	if len(v.problems) > 0 {
+		inv.Incomplete = fmt.Errorf("%w, and it may hold a claim: %s", ErrUnreadable, v.problems[0])
+	}
 	for _, e := range v.entries {
 		if c, ok := e.Claim(); ok {
 			inv.Claims = append(inv.Claims, c)

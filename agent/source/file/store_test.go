@@ -43,16 +43,16 @@ func names(t *testing.T, dir string) []string {
 }
 
 func TestManyClaimersAtOnce(t *testing.T) {
-	const claimers = 200
+	const claimers, restarts = 200, 50
 	dir := t.TempDir()
-	round := func() map[string]netip.Prefix {
+	round := func(n int) map[string]netip.Prefix {
 		var (
 			wg    sync.WaitGroup
 			mu    sync.Mutex
 			got   = map[string]netip.Prefix{}
 			start = make(chan struct{})
 		)
-		for i := range claimers {
+		for i := range n {
 			wg.Go(func() {
 				name := fmt.Sprintf("n%d", i)
 				s := newSource(dir, name) // each is an agent of its own
@@ -70,7 +70,7 @@ func TestManyClaimersAtOnce(t *testing.T) {
 		wg.Wait()
 		return got
 	}
-	first := round()
+	first := round(claimers)
 	require.Len(t, first, claimers)
 	holders := map[netip.Prefix]string{}
 	for name, l := range first {
@@ -78,7 +78,11 @@ func TestManyClaimersAtOnce(t *testing.T) {
 		holders[l] = name
 		assert.LessOrEqual(t, v1alpha1.NodeID(l), uint16(claimers), "the lowest IDs are taken")
 	}
-	assert.Equal(t, first, round(), "a restart finds the same locators")
+	again := round(restarts)
+	require.Len(t, again, restarts)
+	for name, l := range again {
+		assert.Equal(t, first[name], l, "a restart finds the same locator")
+	}
 	assert.Len(t, names(t, dir), claimers, "no temporary files are left")
 	s := newSource(dir, "n0")
 	s.refresh()
@@ -129,6 +133,12 @@ func TestNoClaimWhileAFileIsUnreadable(t *testing.T) {
 	require.ErrorIs(t, err, ErrUnreadable)
 	assert.EqualError(t, err, "claiming a locator for node n1: a file of objects cannot be used, and it may hold a claim: plan.yaml:2: not YAML: did not find expected node content")
 	assert.Equal(t, []string{"plan.yaml"}, names(t, dir))
+
+	// A node that can see its claim goes on.
+	require.NoError(t, newSource(dir, "n2").CreateClaim(t.Context(), publish.Claim{Locator: locator(2), Node: "n2"}))
+	l, err := publish.ClaimLocator(t.Context(), newSource(dir, "n2"), block, "n2")
+	require.NoError(t, err)
+	assert.Equal(t, locator(2), l)
 
 	_, err = publish.ClaimLocator(t.Context(), newSource(filepath.Join(dir, "none"), "n1"), block, "n1")
 	assert.ErrorIs(t, err, os.ErrNotExist)
