@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sidewinder-net/sidewinder/agent/status"
@@ -101,9 +102,13 @@ func converged(s status.Status, self *Node, nodes []*Node) error {
 	case len(s.Reconcile.Failing) > 0:
 		f := s.Reconcile.Failing[0]
 		return fmt.Errorf("%d objects fail, the first: %s: %s", len(s.Reconcile.Failing), f.Key, f.Reason)
-	case len(s.Reconcile.Unsupported) > 0:
-		f := s.Reconcile.Unsupported[0]
-		return fmt.Errorf("%d objects are not supported, the first: %s: %s", len(s.Reconcile.Unsupported), f.Key, f.Reason)
+	}
+	for _, u := range s.Reconcile.Unsupported {
+		// A setting that a dataplane cannot hold is known and does no harm; a
+		// route or a policy would.
+		if !strings.HasPrefix(u.Key, "setting/") {
+			return fmt.Errorf("%s is not supported: %s", u.Key, u.Reason)
+		}
 	}
 	want := 2 * (len(nodes) - 1)
 	if len(s.Policies) != want {

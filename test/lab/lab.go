@@ -241,7 +241,16 @@ func (l *Lab) nodeID(name string) (int, bool) {
 }
 
 func (l *Lab) startNodes(ctx context.Context) error {
-	return l.each(func(n *Node) error { return n.start(ctx) })
+	if err := l.each(func(n *Node) error { return n.prepare(ctx) }); err != nil {
+		return err
+	}
+	// One after the other, so that locators are claimed in the order of names.
+	for _, n := range l.Nodes() {
+		if err := n.StartAgent(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *Lab) startPods(ctx context.Context) error {
@@ -284,7 +293,10 @@ func (l *Lab) AddNode(ctx context.Context, id int) (*Node, error) {
 	if err := l.writeNode(n); err != nil {
 		return nil, err
 	}
-	return n, n.start(ctx)
+	if err := n.prepare(ctx); err != nil {
+		return nil, err
+	}
+	return n, n.StartAgent(ctx)
 }
 
 // RemoveNode takes a node away as when a machine is lost for good: its processes

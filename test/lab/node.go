@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -75,17 +76,16 @@ func (n *Node) logPath(what string) string {
 	return filepath.Join(n.lab.logsDir(), n.Name+"-"+what+".log")
 }
 
-// start starts VPP, where the node has it, and the agent.
-func (n *Node) start(ctx context.Context) error {
+// prepare makes what the agent expects to find, with VPP running where the node
+// has it.
+func (n *Node) prepare(ctx context.Context) error {
 	if err := os.MkdirAll(n.VPPDir(), 0o755); err != nil {
 		return err
 	}
 	if n.Dataplane == config.DataplaneVPP {
-		if err := n.startVPP(ctx); err != nil {
-			return err
-		}
+		return n.startVPP(ctx)
 	}
-	return n.StartAgent(ctx)
+	return nil
 }
 
 // writeConfig writes the agent's configuration file.
@@ -175,6 +175,23 @@ func execIn(ctx context.Context, where, name string, args ...string) (string, er
 		return out.String(), fmt.Errorf("%s: %s %s: %w: %s", where, name, strings.Join(args, " "), err, strings.TrimSpace(errOut.String()))
 	}
 	return out.String(), nil
+}
+
+// Command is a command at a place in the lab: a node, a pod or a router, by the
+// name of its network namespace (tree.Resolver).
+func (l *Lab) Command(where, name string, args ...string) (*exec.Cmd, error) {
+	places, err := os.ReadDir(filepath.Dir(ns.Path(where)))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, p := range places {
+		if p.Name() == where {
+			return tree.Command(ns.Path(where), where, name, args...), nil
+		}
+		names = append(names, p.Name())
+	}
+	return nil, fmt.Errorf("%q is no place in this lab; there are: %s", where, strings.Join(names, " "))
 }
 
 // alive says why a process of the node that should run does not.

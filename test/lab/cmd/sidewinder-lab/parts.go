@@ -1,0 +1,379 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sidewinder-net/sidewinder/agent/config"
+	"github.com/sidewinder-net/sidewinder/test/lab"
+	"github.com/sidewinder-net/sidewinder/test/lab/fabric"
+	"github.com/sidewinder-net/sidewinder/test/lab/traffic"
+)
+
+type noter = func(format string, args ...any)
+
+func (d *demo) showTable(ctx context.Context) error {
+	d.statuses = nil
+	for _, n := range d.lab.Nodes() {
+		s, err := n.Status(ctx)
+		if err != nil {
+			return fmt.Errorf("status of %s: %w", n.Name, err)
+		}
+		d.statuses = append(d.statuses, s)
+		if n.Dataplane == config.DataplaneVPP && d.report.VPPVersion == "" {
+			d.report.VPPVersion = s.Dataplane.Version
+		}
+	}
+	d.report.PodMTU = d.lab.Pods()[0].MTU
+	d.screen.printf("\n%s\n", indent(table(d.statuses)))
+	return nil
+}
+
+// compareVPP holds the table against what VPP itself shows.
+func (d *demo) compareVPP(ctx context.Context) error {
+	if !d.choice.usesVPP() {
+		return nil
+	}
+	return d.screen.step("compare", "VPP's own tables show the same", func(note noter) error {
+		var errs []error
+		compared := 0
+		for i, n := range d.lab.Nodes() {
+			if n.Dataplane == config.DataplaneVPP {
+				errs = append(errs, n.CompareVPP(ctx, d.statuses[i]))
+				compared++
+			}
+		}
+		note("sr policies, sr steering-policies, sr localsids on %d nodes", compared)
+		return errors.Join(errs...)
+	})
+}
+
+func (d *demo) peers() []traffic.Peer {
+	var out []traffic.Peer
+	for _, p := range d.lab.Pods() {
+		out = append(out, p.Peer())
+	}
+	return out
+}
+
+// maxShown failures of one kind are spelt out.
+const maxShown = 10
+
+func (d *demo) reach(ctx context.Context) error {
+	return d.screen.step("reachability", "every pod reaches every pod", func(note noter) error {
+		m, err := traffic.Reach(ctx, d.peers(), traffic.Checks(), func(done, of int) { note("%d of %d", done, of) })
+		if err != nil {
+			return err
+		}
+		d.report.Reachability = reachability{Tried: m.Tried, OK: m.OK}
+		note("%d of %d probes (IPv4 and IPv6, TCP and UDP, small and full MTU of %d)", m.OK, m.Tried, d.report.PodMTU)
+		if m.OK == m.Tried && m.Tried > 0 {
+			return nil
+		}
+		lines := []string{fmt.Sprintf("%d of %d probes failed", m.Tried-m.OK, m.Tried)}
+		for i, f := range m.Failures {
+			if i == maxShown {
+				lines = append(lines, "...")
+				break
+			}
+			lines = append(lines, f.String())
+		}
+		return errors.New(strings.Join(lines, "\n"))
+	})
+}
+
+// The spread of flows.
+const (
+	spreadFlows   = 1000
+	spreadPackets = 4
+)
+
+// maxShare is how much one of k equal paths may carry of n flows: 3.8 standard
+// deviations above its share, so that a fair hash fails once in some thousand
+// runs. It is 0.56 for two paths and 1,000 flows.
+func maxShare(paths, flows int) float64 {
+	p := 1 / float64(paths)
+	return min(1, p+3.795*math.Sqrt(p*(1-p)/float64(flows)))
+}
+
+// spread measures once for each kind of sender in the lab.
+func (d *demo) spread(ctx context.Context) error {
+	nodes := d.lab.Nodes()
+	var errs []error
+	done := map[string]bool{}
+	for i, from := range nodes {
+		if done[from.Dataplane] {
+			continue
+		}
+		done[from.Dataplane] = true
+		errs = append(errs, d.spreadFrom(ctx, from, nodes[(i+1)%len(nodes)]))
+	}
+	if len(d.report.FlowRuns) > 0 {
+		d.report.FlowLabels = slices.MaxFunc(d.report.FlowRuns, func(a, b flowLabels) int {
+			return int(math.Copysign(1, a.MaxPathShare-b.MaxPathShare))
+		})
+	}
+	return errors.Join(errs...)
+}
+
+func (d *demo) spreadFrom(ctx context.Context, from, to *lab.Node) error {
+	o := traffic.FlowOptions{
+		From: from.Pods()[0].Name, To: to.Pods()[0].Peer(),
+		Flows: spreadFlows, Packets: spreadPackets,
+	}
+	for _, s := range d.lab.Fabric().Spines() {
+		o.Taps = append(o.Taps, traffic.Tap{Name: s, Namespace: s, Interface: fabric.SpinePort(from.ID)})
+	}
+	var r traffic.FlowResult
+	name := fmt.Sprintf("%d flows from %s (%s) over %d paths", o.Flows, from.Name, from.Dataplane, len(o.Taps))
+	err := d.screen.step("flow labels "+from.Dataplane, name, func(note noter) error {
+		var err error
+		if r, err = traffic.SpreadFlows(ctx, o); err != nil {
+			return err
+		}
+		d.report.FlowRuns = append(d.report.FlowRuns, flowLabels{Sender: from.Dataplane, FlowResult: r})
+		note("%d distinct flow labels, busiest path %.1f%%", r.Distinct, 100*r.MaxPathShare)
+		return checkSpread(r, o)
+	})
+	d.screen.printf("%s", indent(picture(r)))
+	return err
+}
+
+func checkSpread(r traffic.FlowResult, o traffic.FlowOptions) error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	want := o.Flows * o.Packets
+	if r.Packets != want || r.Received != want {
+		bad("%d packets were sent, %d seen on the paths, %d received", want, r.Packets, r.Received)
+	}
+	if r.Unlabelled > 0 {
+		bad("%d flows have flow label 0: the encapsulation writes none", r.Unlabelled)
+	}
+	if r.Changing > 0 {
+		bad("%d flows changed their flow label under way: packets of one flow may overtake each other", r.Changing)
+	}
+	if r.Split > 0 {
+		bad("%d flows were split over paths", r.Split)
+	}
+	// Of 1,000 flows on 2^20 labels, one pair is expected to share one now and then.
+	if r.Distinct < o.Flows*99/100 {
+		bad("only %d distinct flow labels for %d flows", r.Distinct, o.Flows)
+	}
+	if limit := maxShare(len(o.Taps), o.Flows); r.MaxPathShare > limit {
+		bad("the busiest path carried %.1f%% of the packets, at most %.1f%% is even", 100*r.MaxPathShare, 100*limit)
+	}
+	return errors.Join(errs...)
+}
+
+// picture draws the packets on each path.
+func picture(r traffic.FlowResult) string {
+	names := make([]string, 0, len(r.Paths))
+	for name := range r.Paths {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		if len(a) != len(b) {
+			return len(a) - len(b)
+		}
+		return strings.Compare(a, b)
+	})
+	var b strings.Builder
+	for _, name := range names {
+		share := 0.0
+		if r.Packets > 0 {
+			share = float64(r.Paths[name]) / float64(r.Packets)
+		}
+		fmt.Fprintf(&b, "%-8s %-*s %5.1f%%  %d packets, %d flows\n", name, barWidth, bar(share), 100*share, r.Paths[name], r.FlowsByPath[name])
+	}
+	return b.String()
+}
+
+// streamRate is packets a second of each stream while agents restart.
+const streamRate = 500
+
+// restartAgents kills and restarts the agents at both ends of running streams.
+func (d *demo) restartAgents(ctx context.Context) error {
+	return d.screen.step("agent restart", "agents killed and restarted under traffic", func(note noter) error {
+		nodes := d.lab.Nodes()
+		a, b := nodes[0].Pods()[0], nodes[1].Pods()[0]
+		var streams []*traffic.Stream
+		for _, way := range [][2]*lab.Pod{{a, b}, {b, a}} {
+			for _, to := range way[1].IPs {
+				s, err := traffic.StartStream(way[0].Name, way[1].Name, to, streamRate)
+				if err != nil {
+					return err
+				}
+				streams = append(streams, s)
+			}
+		}
+		pause := func(t time.Duration) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(t):
+			}
+		}
+		pause(200 * time.Millisecond)
+		var errs []error
+		for _, n := range nodes[:2] {
+			note("%s", n.Name)
+			errs = append(errs, n.KillAgent())
+			pause(300 * time.Millisecond)
+			if err := n.StartAgent(ctx); err != nil {
+				errs = append(errs, err)
+				break
+			}
+			errs = append(errs, d.lab.WaitConverged(ctx))
+			d.report.AgentRestart.Restarts++
+			pause(200 * time.Millisecond)
+		}
+		var r traffic.StreamResult
+		for _, s := range streams {
+			r = r.Add(s.Stop())
+		}
+		ar := &d.report.AgentRestart
+		ar.Sent, ar.Lost, ar.MaxGapMillis = r.Sent, r.Lost, float64(r.MaxGap.Microseconds())/1000
+		note("%d packets sent, %d lost, longest gap %.0f ms", ar.Sent, ar.Lost, ar.MaxGapMillis)
+		if r.Lost > 0 {
+			errs = append(errs, fmt.Errorf("%d of %d packets were lost (%d refused by the sender's kernel)", r.Lost, r.Sent, r.SendErrors))
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// throughputTime is the length of each measurement.
+const throughputTime = 2 * time.Second
+
+func (d *demo) measureThroughput(ctx context.Context) error {
+	return d.screen.step("throughput", "TCP throughput between two nodes, one stream", func(note noter) error {
+		nodes := d.lab.Nodes()
+		from, to := nodes[0].Pods()[0], nodes[1].Pods()[0]
+		for _, m := range []struct {
+			family int
+			into   *float64
+		}{{4, &d.report.Throughput.TCPBitsPerSecond}, {6, &d.report.Throughput.TCP6BitsPerSecond}} {
+			addr, ok := to.Addr(m.family)
+			if !ok {
+				return fmt.Errorf("%s has no IPv%d address", to.Name, m.family)
+			}
+			var err error
+			if *m.into, err = traffic.Throughput(from.Name, to.Name, addr, throughputTime); err != nil {
+				return err
+			}
+		}
+		note("IPv4 %s, IPv6 %s", bitRate(d.report.Throughput.TCPBitsPerSecond), bitRate(d.report.Throughput.TCP6BitsPerSecond))
+		return ctx.Err()
+	})
+}
+
+// forgetTimeout is how long the others may take to forget a node.
+const forgetTimeout = 20 * time.Second
+
+// removeNode takes the last node away and looks for what still leads to it.
+func (d *demo) removeNode(ctx context.Context) error {
+	nodes := d.lab.Nodes()
+	last := nodes[len(nodes)-1]
+	err := d.screen.step("node removal", "a node removed leaves nothing on the others", func(note noter) error {
+		s, err := last.Status(ctx)
+		if err != nil {
+			return err
+		}
+		locator, err := netip.ParsePrefix(s.Locator)
+		if err != nil {
+			return fmt.Errorf("locator of %s: %w", last.Name, err)
+		}
+		gone := lab.Departed{Locator: locator, PodCIDRs: last.PodCIDRs()}
+		d.report.NodeRemoval.Node = last.Name
+		for _, n := range nodes[:len(nodes)-1] {
+			// A search that finds nothing while the node is there proves nothing later.
+			if found, err := n.Residue(ctx, gone); err != nil {
+				return err
+			} else if len(found) == 0 {
+				return fmt.Errorf("%s holds nothing towards %s although it is there: the search does not work", n.Name, last.Name)
+			}
+		}
+		start := time.Now()
+		if err := d.lab.RemoveNode(ctx, last.ID); err != nil {
+			return err
+		}
+		cctx, cancel := context.WithTimeout(ctx, forgetTimeout)
+		defer cancel()
+		if err := d.lab.WaitConverged(cctx); err != nil {
+			return err
+		}
+		left, err := d.leftOf(cctx, gone)
+		if err != nil {
+			return err
+		}
+		d.report.NodeRemoval.Left = append(d.report.NodeRemoval.Left, left...)
+		d.report.NodeRemoval.Millis = millis(time.Since(start))
+		note("%s, locator %s: no policy, steering or route after %s", last.Name, locator, seconds(time.Since(start)))
+		if len(left) > 0 {
+			note("%s: %d left", last.Name, len(left))
+			return errors.New(strings.Join(left, "\n"))
+		}
+		return nil
+	})
+	if err != nil || !d.flags.keep {
+		return err
+	}
+	return d.screen.step("node rejoins", "the node joins again", func(noter) error {
+		n, err := d.lab.AddNode(ctx, last.ID)
+		if err != nil {
+			return err
+		}
+		for range d.flags.pods {
+			if _, err := n.AddPod(ctx); err != nil {
+				return err
+			}
+		}
+		return d.lab.WaitConverged(ctx)
+	})
+}
+
+func (d *demo) leftOf(ctx context.Context, gone lab.Departed) ([]string, error) {
+	var left []string
+	for _, n := range d.lab.Nodes() {
+		found, err := n.Residue(ctx, gone)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range found {
+			left = append(left, n.Name+": "+f)
+		}
+	}
+	return left, nil
+}
+
+// explain says how to look around in a lab that stays up.
+func (d *demo) explain() {
+	id := d.in.ID
+	p := d.screen.printf
+	p("\n%s Look around from another terminal (as the same user):\n", d.screen.paint(bold, "The lab stays up until Ctrl-C."))
+	run := "bin/sidewinder-lab exec " + id
+	first := d.lab.Nodes()[0]
+	pods := d.lab.Pods()
+	for _, n := range d.lab.Nodes() {
+		if n.Dataplane != config.DataplaneVPP {
+			continue
+		}
+		ctl := fmt.Sprintf("%s %s -- %s -s %s/cli.sock", run, n.Name, vppctlFor(d.choice.vpp), n.VPPDir())
+		for _, show := range []string{"sr policies", "sr steering-policies", "sr localsids"} {
+			p("  %s show %s\n", ctl, show)
+		}
+		break
+	}
+	p("  %s %s -- ip -6 route\n", run, first.Name)
+	p("  %s %s -- ip route\n", run, first.Name)
+	if to, ok := pods[len(pods)-1].Addr(4); ok {
+		p("  %s %s -- ping -c 3 %s\n", run, pods[0].Name, to)
+	}
+	p("  %s spine1 -- tcpdump -ni %s ip6\n", run, fabric.SpinePort(first.ID))
+	p("  objects %s\n  logs    %s/logs\n", d.lab.ObjectsDir(), d.in.Dir)
+	p("  bin/sidewinder-lab list; bin/sidewinder-lab down %s\n", id)
+}
