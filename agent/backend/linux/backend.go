@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
@@ -208,6 +209,8 @@ type tx struct {
 	// foreign are the slots held by others, by family and table, read at most
 	// once.
 	foreign map[tableID]map[slot]int
+	// waited is the time spent on waiting for the kernel's memory.
+	waited time.Duration
 }
 
 func (t *tx) apply(c dataplane.Change) error {

@@ -17,8 +17,9 @@
 // segment list (seg6, mode encap.red, on device lo, which survives a flap of an
 // uplink). The group's id stays for the policy's life and every route refers to
 // it, so a policy changes for all its traffic in one atomic message. The binding
-// SID is a real /128 route to the group: a packet sent to it is steered, and a
-// dump learns the policy's key from it. A steering is a route to the group.
+// SID is a /128 route to the group in table 0x5357, to which no rule leads: it
+// names the policy for a dump, and forwards nothing. A steering is a route to the
+// group.
 // Which list a flow takes is decided by the kernel's multipath hash
 // (net.ipv4.fib_multipath_hash_policy and its IPv6 twin, which belong to the
 // host).

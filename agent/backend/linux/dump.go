@@ -138,7 +138,7 @@ func (b *Backend) indexPolicies(s dataplane.State, objects map[uint32]nexthop, r
 		if r.nexthopID != 0 {
 			need(r.nexthopID)
 		}
-		if r.metric != metricBSID || r.table != unix.RT_TABLE_MAIN || !r.prefix.Addr().Is6() || r.prefix.Bits() != 128 {
+		if r.metric != metricBSID || r.table != policyTable || !r.prefix.Addr().Is6() || r.prefix.Bits() != 128 {
 			continue
 		}
 		bsid := r.prefix.Addr()

@@ -12,7 +12,8 @@ import (
 	"github.com/sidewinder-net/sidewinder/agent/dataplane"
 )
 
-// read is every object of others in the namespace that lasts, as text.
+// read is every object of others in the namespace, as text, less what the kernel
+// makes by itself when a link comes up.
 func (f *foreigners) read(t *testing.T) string {
 	t.Helper()
 	var out []string
@@ -25,7 +26,7 @@ func (f *foreigners) read(t *testing.T) string {
 			}
 		}))
 		require.NoError(t, c.addresses(family, 0, nil, func(a kernelAddress) {
-			if a.protocol != Protocol {
+			if a.protocol != Protocol && !a.prefix.Addr().IsLinkLocalUnicast() {
 				add("address %s on %d", a.prefix, a.index)
 			}
 		}))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,8 +33,15 @@ func (t *tx) prepareLoopback(changes []dataplane.Change) error {
 	return nil
 }
 
+// policyTable is the route table that lists the policies: one route for each
+// binding SID, to the policy's nexthop group. No rule leads to it, on purpose: a
+// packet whose destination is the binding SID, without a segment routing header,
+// would come out of its encapsulation unchanged and be steered again until its
+// hop limit ends. RFC 8986 §4.13 wants such a packet stopped.
+const policyTable = 0x5357
+
 func bsidSlot(bsid netip.Addr) slot {
-	return slot{netip.PrefixFrom(bsid, 128), unix.RT_TABLE_MAIN, metricBSID}
+	return slot{netip.PrefixFrom(bsid, 128), policyTable, metricBSID}
 }
 
 // setPolicy makes or changes a policy. Traffic moves from the old lists to the
@@ -145,7 +153,7 @@ func (t *tx) makeSegmentList(segments []netip.Addr) (uint32, error) {
 		if err != nil {
 			return 0, err
 		}
-		err = t.conn.addSegmentList(id, segments, lo.index)
+		err = t.patiently(func() error { return t.conn.addSegmentList(id, segments, lo.index) })
 		if err == nil {
 			return id, nil
 		}
@@ -155,6 +163,23 @@ func (t *tx) makeSegmentList(segments []netip.Addr) (uint32, error) {
 		}
 	}
 	return 0, fmt.Errorf("%d nexthop ids in a row: %w", idTries, ErrConflict)
+}
+
+// maxPatience bounds the time that one Apply waits for the kernel's memory.
+const maxPatience = 5 * time.Second
+
+// patiently tries again when the kernel is out of per-CPU memory. Each
+// encapsulation takes some, from a reserve that the kernel fills in the
+// background only: thousands in a row empty it for some milliseconds.
+func (t *tx) patiently(f func() error) error {
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		err := f()
+		if !errors.Is(err, unix.ENOMEM) || t.waited > maxPatience {
+			return err
+		}
+		time.Sleep(wait)
+		t.waited += wait
+	}
 }
 
 func (t *tx) makeGroup(e *policyEntry, members []weighted, isNew bool) error {
