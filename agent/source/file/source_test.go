@@ -34,7 +34,20 @@ func newSource(dir, node string) *Source {
 // running is a source that watches, until the test ends.
 func running(t *testing.T, dir string, relist time.Duration) *Source {
 	t.Helper()
-	s := New(Config{Dir: dir, NodeName: "self", Block: block, Relist: relist}, quiet())
+	return start(t, New(Config{Dir: dir, NodeName: "self", Block: block, Relist: relist}, quiet()))
+}
+
+// patient is a running source that waits long before it gives up a file, so that
+// a slow machine does not change what a test shows.
+func patient(t *testing.T, dir string) *Source {
+	t.Helper()
+	s := New(Config{Dir: dir, NodeName: "self", Block: block, Relist: 50 * time.Millisecond}, quiet())
+	s.folder.grace = time.Minute
+	return start(t, s)
+}
+
+func start(t *testing.T, s *Source) *Source {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -63,6 +76,8 @@ func until(t *testing.T, s *Source, what string, ok func(source.Objects, bool) b
 		}
 	}
 }
+
+func asText(v any) string { return fmt.Sprint(v) }
 
 func synced(_ source.Objects, synced bool) bool { return synced }
 
@@ -223,7 +238,7 @@ func TestFolderRemovedWithItsFiles(t *testing.T) {
 	for i := range 20 {
 		write(t, dir, fmt.Sprintf("n%d.yaml", i), nodeYAML(fmt.Sprintf("n%d", i), fmt.Sprintf("10.1.%d.0/24", i), fmt.Sprintf("192.0.2.%d", i)))
 	}
-	s := running(t, dir, 50*time.Millisecond)
+	s := patient(t, dir)
 	until(t, s, "start", func(o source.Objects, ok bool) bool { return ok && len(o.Nodes) == 20 })
 	require.NoError(t, os.RemoveAll(dir))
 	untilErrors(t, s, dir+": no such file or directory (make the folder readable; until then the last good objects stay in force)")
@@ -252,7 +267,7 @@ func TestConfigMapSwap(t *testing.T) {
 func TestEditorsDoNotRemove(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "a.yaml", nodeYAML("n1", "10.1.0.0/24", "192.0.2.1"))
-	s := running(t, dir, time.Minute)
+	s := patient(t, dir)
 	until(t, s, "start", nodes("n1"))
 	require.NoError(t, os.Rename(filepath.Join(dir, "a.yaml"), filepath.Join(dir, "a.yaml~")))
 	time.Sleep(2 * debounce)
