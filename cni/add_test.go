@@ -304,6 +304,38 @@ func TestRemainsOfABrokenAdd(t *testing.T) {
 	n.requireClean(pod)
 }
 
+// Only the address is left of an ADD whose pod died right after.
+func TestLeftoverAddress(t *testing.T) {
+	n := newNode(t)
+	pod := newNS(t)
+	rt := runtimeConf("c1", pod.Path())
+	l := n.list("1.1.0", n.hostLocal(), nil)
+	n.mustAdd(l, rt)
+	require.NoError(t, n.do(func() error { return netlink.LinkDel(n.links()[hostName(rt)]) }))
+	require.NoError(t, n.client().DeleteEndpoint(context.Background(), "c1", "eth0"))
+	n.mustAdd(l, rt)
+	require.NoError(t, n.check(l, rt))
+	require.Len(t, n.addresses(), 2)
+}
+
+// A dataplane that is away for a moment must not cost a wired pod its interface
+// when ADD is repeated.
+func TestRepeatedAddWhileTheDataplaneIsAway(t *testing.T) {
+	n := newNode(t)
+	pod := newNS(t)
+	rt := runtimeConf("c1", pod.Path())
+	l := n.list("1.1.0", n.hostLocal(), nil)
+	n.mustAdd(l, rt)
+	index := n.links()[hostName(rt)].Attrs().Index
+	n.setAwait(func(context.Context, string, bool) error { return errors.New("away") })
+	_, err := n.add(l, rt)
+	require.Equal(t, types.ErrTryAgainLater, cniErr(t, err).Code)
+	require.Equal(t, index, n.links()[hostName(rt)].Attrs().Index)
+	require.Len(t, n.server.Endpoints(), 1)
+	n.setAwait(nil)
+	n.mustAdd(l, rt)
+}
+
 func TestTerminatedAddUndoes(t *testing.T) {
 	n := newNode(t)
 	pod := newNS(t)

@@ -40,7 +40,9 @@ type record struct {
 }
 
 // store is a folder with one file for each endpoint. A file is replaced whole
-// or not at all, and its content is on the disk when save returns.
+// or not at all, and its content is on the disk before it gets its name. The
+// folder itself is not synchronised: what a power failure undoes there belongs
+// to pods that it has ended as well, which load finds out.
 type store struct {
 	dir    string
 	bootID string
@@ -99,7 +101,7 @@ func (s *store) save(ep api.Endpoint) error {
 		_ = os.Remove(path + suffixTemp)
 		return fmt.Errorf("pod record: %w", err)
 	}
-	return s.syncDir()
+	return nil
 }
 
 func writeSynced(path string, raw []byte) error {
@@ -116,24 +118,7 @@ func writeSynced(path string, raw []byte) error {
 
 // remove deletes a record; an absent one is no error.
 func (s *store) remove(id string) error {
-	err := os.Remove(s.path(id))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("pod record: %w", err)
-	}
-	return s.syncDir()
-}
-
-// syncDir makes renames and removals last over a power failure.
-func (s *store) syncDir() error {
-	d, err := os.Open(s.dir)
-	if err != nil {
-		return fmt.Errorf("pod record: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
+	if err := os.Remove(s.path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("pod record: %w", err)
 	}
 	return nil

@@ -87,7 +87,13 @@ func (p *Plugin) Add(ctx context.Context, args *skel.CmdArgs) error {
 		return agentError(err)
 	}
 	if known {
-		if res, ok := a.repeat(ctx, record); ok {
+		if res := a.intact(record); res != nil {
+			// The dataplane holds it still, or again after a restart.
+			wait, cancel := context.WithTimeout(ctx, wireTimeout)
+			defer cancel()
+			if err := a.agent.AddEndpoint(wait, record); err != nil {
+				return agentError(err)
+			}
 			return a.print(res)
 		}
 	}
@@ -111,23 +117,18 @@ func (p *Plugin) Add(ctx context.Context, args *skel.CmdArgs) error {
 	return joined(cniError(failed), a.undo(ctx))
 }
 
-// repeat answers an ADD that has been carried out before, when what it made is
-// still all there and the dataplane (still, or again) holds it.
-func (a *adding) repeat(ctx context.Context, ep api.Endpoint) (*current.Result, bool) {
+// intact gives the answer of an earlier ADD, when what that made is still all
+// there; else nil.
+func (a *adding) intact(ep api.Endpoint) *current.Result {
 	res := &current.Result{}
 	if len(ep.Result) == 0 || json.Unmarshal(ep.Result, res) != nil || ep.Netns != a.netns || ep.Network != a.network || ep.MTU != a.mtu {
-		return nil, false
+		return nil
 	}
 	want, err := planFrom(res.IPs, res.Routes)
 	if err != nil || !slices.Equal(want.ips, ep.IPs) || verify(a.attachment, want, a.mtu) != nil {
-		return nil, false
+		return nil
 	}
-	wait, cancel := context.WithTimeout(ctx, wireTimeout)
-	defer cancel()
-	if err := a.agent.AddEndpoint(wait, ep); err != nil {
-		return nil, false
-	}
-	return res, true
+	return res
 }
 
 // clean removes what an ADD left behind that was broken off. The veth pair is
@@ -188,7 +189,14 @@ func (a *adding) wire(ctx context.Context, podNS ns.NetNS) (*current.Result, err
 	a.linked, a.addressed = true, true
 	given, err := ipamAdd(ctx, a.conf, a.stdin)
 	if err != nil {
-		return nil, err
+		// The address of an ADD that was broken off, whose link went with an
+		// earlier namespace: host-local refuses to give it twice.
+		if ipamDel(ctx, a.conf, a.stdin) != nil {
+			return nil, err
+		}
+		if given, err = ipamAdd(ctx, a.conf, a.stdin); err != nil {
+			return nil, err
+		}
 	}
 	want, err := planFrom(given.IPs, given.Routes)
 	if err != nil {

@@ -37,7 +37,8 @@ type podArgs struct {
 	K8S_POD_UID                types.UnmarshallableString //nolint:revive
 }
 
-// parseConf reads and checks the configuration.
+// parseConf reads the configuration and checks what every command needs: what
+// only ADD needs must not keep DEL from cleaning up.
 func parseConf(stdin []byte) (*netConf, error) {
 	c := &netConf{}
 	if err := json.Unmarshal(stdin, c); err != nil {
@@ -60,10 +61,6 @@ func parseConf(stdin []byte) (*netConf, error) {
 		return nil, fail(types.ErrInvalidNetworkConfig, object, "socket", fmt.Sprintf("%q is not an absolute path", c.Socket),
 			"leave it out for "+api.DefaultSocket)
 	}
-	if c.MTU != 0 && c.MTU < minMTU {
-		return nil, fail(types.ErrInvalidNetworkConfig, object, "mtu", fmt.Sprintf("%d is below %d", c.MTU, minMTU),
-			"leave it out: the agent knows the right one")
-	}
 	return c, nil
 }
 
@@ -71,6 +68,9 @@ func parseConf(stdin []byte) (*netConf, error) {
 // the agent gives: a larger one would not fit the encapsulation.
 func (c *netConf) mtu(node api.NodeConfig) (int, error) {
 	switch {
+	case c.MTU != 0 && c.MTU < minMTU:
+		return 0, fail(types.ErrInvalidNetworkConfig, "network "+c.Name, "mtu", fmt.Sprintf("%d is below %d", c.MTU, minMTU),
+			"leave it out: the agent knows the right one")
 	case node.MTU < minMTU:
 		return 0, fail(CodeAgentRefused, "agent", "mtu", fmt.Sprintf("it gives a pod MTU of %d, which is below %d", node.MTU, minMTU),
 			"raise the uplink's MTU")
