@@ -65,6 +65,8 @@ type Controller struct {
 	compiled bool
 	why      error // why pods cannot be wired, nil when they can
 	stale    map[publish.Claim]time.Time
+	// claimSeen: the claim has been read back from the source.
+	claimSeen bool
 }
 
 // New makes a Controller; nothing happens before Run.
@@ -144,6 +146,10 @@ func (c *Controller) identify(ctx context.Context) error {
 			return fmt.Errorf("Node/%s: status.addresses: has no IPv6 InternalIP; add one, or set encapSource in the configuration", name)
 		}
 	}
+	if c.lostClaim(objs) {
+		c.o.Log.WithField("locator", c.self.Locator).Warn("the claim on this node's locator is gone or another's; claiming again")
+		c.self.Locator, c.claimSeen = netip.Prefix{}, false
+	}
 	if !c.self.Locator.IsValid() {
 		locator, err := publish.ClaimLocator(ctx, c.o.Source, c.o.Config.BlockPrefix, name)
 		if err != nil {
@@ -157,6 +163,20 @@ func (c *Controller) identify(ctx context.Context) error {
 		EncapSource: src, SIDs: publish.SIDs(c.self.Locator),
 	}
 	return nil
+}
+
+// lostClaim: somebody else holds this node's locator, or its claim was there and
+// is not any more. A claim just made may not have been read back yet.
+func (c *Controller) lostClaim(objs source.Objects) bool {
+	if !c.self.Locator.IsValid() {
+		return false
+	}
+	holder, ok := objs.Locators[c.self.Locator]
+	c.claimSeen = c.claimSeen || (ok && holder == c.o.Config.NodeName)
+	if ok {
+		return holder != c.o.Config.NodeName
+	}
+	return c.claimSeen
 }
 
 func ipv6Address(n cluster.Node) (netip.Addr, bool) {
@@ -414,6 +434,9 @@ func (c *Controller) release(ctx context.Context) {
 		}
 	}
 	for _, claim := range stale {
+		if claim.Node == c.o.Config.NodeName {
+			continue // this node is evidently here
+		}
 		first, seen := c.stale[claim]
 		if !seen {
 			c.stale[claim] = now

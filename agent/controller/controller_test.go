@@ -91,12 +91,15 @@ func (w *world) CreateClaim(_ context.Context, c publish.Claim) error {
 		}
 	}
 	w.claims = append(w.claims, c)
+	w.objs.Locators = maps.Clone(w.objs.Locators)
+	w.objs.Locators[c.Locator] = c.Node
 	return nil
 }
 func (w *world) ReleaseClaim(_ context.Context, c publish.Claim) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.claims = slices.DeleteFunc(w.claims, func(o publish.Claim) bool { return o == c })
+	w.objs.Locators = maps.Clone(w.objs.Locators)
 	delete(w.objs.Locators, c.Locator)
 	return nil
 }
@@ -334,7 +337,6 @@ func TestLocatorOfARemovedNodeIsReleasedAfterTheGrace(t *testing.T) {
 	w.change(addNode("n1", 1))
 	gone := publish.Claim{Locator: v1alpha1.Locator(block, 9), Node: "gone"}
 	require.NoError(t, w.CreateClaim(t.Context(), gone))
-	w.objs.Locators[gone.Locator] = gone.Node
 	w.published["gone"] = cluster.SRv6Node{Name: "gone"}
 	begin := time.Now()
 	start(t, w, fake.New("up0"), time.Second)
@@ -347,4 +349,22 @@ func TestLocatorOfARemovedNodeIsReleasedAfterTheGrace(t *testing.T) {
 	require.False(t, ok)
 	inv, _ := w.Inventory(t.Context())
 	require.Len(t, inv.Claims, 1, "this node's own claim stays")
+}
+
+// TestALostLocatorIsReplaced: the claim was given to another while this node was
+// thought to be gone.
+func TestALostLocatorIsReplaced(t *testing.T) {
+	w := newWorld()
+	w.change(addNode("n1", 1))
+	r := start(t, w, fake.New("up0"), time.Hour)
+	first := v1alpha1.Locator(block, 1)
+	require.Eventually(t, func() bool { n, ok := w.publishedNode("n1"); return ok && n.Locator == first }, 5*time.Second, time.Millisecond)
+	require.NoError(t, w.ReleaseClaim(t.Context(), publish.Claim{Locator: first, Node: "n1"}))
+	require.NoError(t, w.CreateClaim(t.Context(), publish.Claim{Locator: first, Node: "thief"}))
+	w.change(addNode("n2", 7))
+	second := v1alpha1.Locator(block, 2)
+	require.Eventually(t, func() bool { n, ok := w.publishedNode("n1"); return ok && n.Locator == second }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return r.ctl.Resync(t.Context()) == nil && r.rec.Status().InSync }, 5*time.Second, time.Millisecond)
+	require.NotContains(t, r.be.Text(), "localsid/fcbb:bb00:1:")
+	require.Contains(t, r.be.Text(), "localsid/fcbb:bb00:2:e004::/128")
 }
