@@ -11,7 +11,7 @@ KEEP ?=
 REPORT ?=
 FUZZTIME ?= 10s
 
-GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test race generate verify lint bench fuzz clean
