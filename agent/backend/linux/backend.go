@@ -58,7 +58,6 @@ type Backend struct {
 	release string
 	// maxWeight is the largest weight of a member of a nexthop group.
 	maxWeight uint32
-	vrf       bool
 
 	mu sync.Mutex
 	// loaded: index and own reflect a dump and what was done since.
@@ -130,7 +129,6 @@ func (b *Backend) open() error {
 	if err != nil {
 		return fmt.Errorf("Linux dataplane: %w", err)
 	}
-	b.vrf = b.thread.do(func() error { _, err := readSysctl(sysctlVRFStrict); return err }) == nil
 	return b.conn.probe()
 }
 

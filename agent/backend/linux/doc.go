@@ -24,6 +24,11 @@
 // (net.ipv4.fib_multipath_hash_policy and its IPv6 twin, which belong to the
 // host).
 //
+// The kernel keeps the outer route of a segment list in a cache for each CPU.
+// Where this node itself has several next hops to the first segment, the flows
+// of one list on one CPU therefore all leave by the same one. Routers further on
+// spread them by the flow label.
+//
 // Local SIDs are seg6local routes on the first uplink. End.DT4 in the main table
 // is End.DX4 with next hop 0.0.0.0, which looks the inner destination up there
 // and needs no VRF; in any other table End.DT4 and End.DT46 need a VRF device

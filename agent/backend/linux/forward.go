@@ -146,10 +146,13 @@ func (t *tx) setLocalSID(k dataplane.LocalSIDKey, v dataplane.LocalSID) error {
 		return fmt.Errorf("SID %s is not an IPv6 prefix", k.SID)
 	case v.Behaviour == dataplane.BehaviourUN && k.SID.Bits() != blockBits+nodeBits:
 		return fmt.Errorf("uN %s: the length must be /%d (F3216): %w", k.SID, blockBits+nodeBits, dataplane.ErrUnsupported)
-	case (v.Behaviour == dataplane.BehaviourDT46 || v.Behaviour == dataplane.BehaviourDT4 && mainAsZero(v.Table) != 0) && !t.vrf:
-		return fmt.Errorf("%s in table %d needs a VRF device, which this kernel does not have (CONFIG_NET_VRF): %w", v.Behaviour, v.Table, dataplane.ErrUnsupported)
 	case len(t.uplinks) == 0:
 		return fmt.Errorf("local SIDs are bound to the first uplink, and none is configured: %w", dataplane.ErrUnsupported)
+	}
+	if v.Behaviour == dataplane.BehaviourDT46 || v.Behaviour == dataplane.BehaviourDT4 && mainAsZero(v.Table) != 0 {
+		if err := t.thread.do(func() error { _, err := readSysctl(sysctlVRFStrict); return err }); err != nil {
+			return fmt.Errorf("%s in table %d needs a VRF device bound to the table: %w", v.Behaviour, v.Table, err)
+		}
 	}
 	encap, err := encodeLocalSID(v)
 	if err != nil {

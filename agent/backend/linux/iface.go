@@ -1,7 +1,9 @@
 package linux
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/sidewinder-net/sidewinder/agent/dataplane"
@@ -123,21 +125,15 @@ func (t *tx) setUplink(name string, v dataplane.Interface) error {
 // every interface, so each one that takes them now is kept taking them.
 func (t *tx) forwardOn(uplink *link) error {
 	for _, l := range t.links.byName {
-		if l.alias == PodAlias || l.name == loopback || l.forward6 && l != uplink {
+		// One that forwards already takes none, and is not made to.
+		if l.forward6 || l.acceptRA != 1 || l.alias == PodAlias || l.name == loopback {
 			continue
 		}
-		name := conf6(l.name, "accept_ra")
-		ra, err := readSysctl(name)
+		err := writeSysctl(conf6(l.name, "accept_ra"), 2)
+		if errors.Is(err, fs.ErrNotExist) && l != uplink {
+			continue // gone in the meantime
+		}
 		if err != nil {
-			if l == uplink {
-				return err
-			}
-			continue // an interface without IPv6, or one that is gone
-		}
-		if ra != 1 {
-			continue
-		}
-		if err := writeSysctl(name, 2); err != nil {
 			return err
 		}
 		t.log.WithField("interface", l.name).Info("accept_ra set from 1 to 2: the host keeps its routes from router advertisements when it forwards")
@@ -214,7 +210,7 @@ func (b *Backend) readInterfaces(s dataplane.State, links *linkTable, g global) 
 		k := dataplane.InterfaceKey(l.name)
 		switch {
 		case slices.Contains(b.uplinks, l.name):
-			if g.forward4 && g.forward6 && l.forwards(g) && l.acceptRA != 1 && !b.released[l.name] {
+			if g.forward4 && g.forward6 && l.forwards(g) && !b.released[l.name] {
 				s.Interfaces[k] = dataplane.Interface{Role: dataplane.RoleUplink}
 			}
 		case l.alias == PodAlias:
