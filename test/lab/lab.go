@@ -46,7 +46,7 @@ const DefaultMTU = 1500
 const (
 	binAgent   = "sidewinder-agent"
 	binManager = "vpp-manager"
-	binCNI     = "sidewinder"
+	binCNI     = "sidewinder-cni"
 	binIPAM    = "host-local"
 )
 
@@ -150,8 +150,19 @@ func New(o Options) (*Lab, error) {
 			return nil, err
 		}
 	}
+	// A runtime finds a plugin by its network type.
+	if err := os.MkdirAll(l.cniDir(), 0o755); err != nil {
+		return nil, err
+	}
+	for kind, program := range map[string]string{networkType: binCNI, ipamType: binIPAM} {
+		if err := os.Symlink(filepath.Join(o.BinDir, program), filepath.Join(l.cniDir(), kind)); err != nil {
+			return nil, err
+		}
+	}
 	return l, nil
 }
+
+func (l *Lab) cniDir() string { return filepath.Join(l.opts.Dir, "cni-bin") }
 
 func (l *Lab) objectsDir() string { return filepath.Join(l.opts.Dir, "objects") }
 func (l *Lab) logsDir() string    { return filepath.Join(l.opts.Dir, "logs") }

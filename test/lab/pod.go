@@ -22,6 +22,8 @@ const (
 	podNamespace = "lab"
 	podIfName    = "eth0"
 	networkName  = "sidewinder"
+	networkType  = "sidewinder"
+	ipamType     = "host-local"
 )
 
 // Pod is a network namespace that a CNI plugin has wired to its node.
@@ -74,10 +76,10 @@ func (n *Node) conflist() (*libcni.NetworkConfigList, error) {
 		"cniVersion": "1.1.0",
 		"name":       networkName,
 		"plugins": []any{map[string]any{
-			"type":   binCNI,
+			"type":   networkType,
 			"socket": n.Socket(),
 			"ipam": map[string]any{
-				"type":    binIPAM,
+				"type":    ipamType,
 				"ranges":  ranges,
 				"dataDir": filepath.Join(n.lab.opts.Dir, "ipam", n.Name),
 			},
@@ -90,7 +92,7 @@ func (n *Node) conflist() (*libcni.NetworkConfigList, error) {
 }
 
 func (n *Node) runtime() libcni.CNI {
-	return libcni.NewCNIConfigWithCacheDir([]string{n.lab.opts.BinDir}, filepath.Join(n.lab.opts.Dir, "cni-cache", n.Name), nil)
+	return libcni.NewCNIConfigWithCacheDir([]string{n.lab.cniDir()}, filepath.Join(n.lab.opts.Dir, "cni-cache", n.Name), nil)
 }
 
 func runtimeConf(pod string) *libcni.RuntimeConf {

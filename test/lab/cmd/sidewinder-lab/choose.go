@@ -2,13 +2,15 @@ package main
 
 import (
 	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 
 	"github.com/sidewinder-net/sidewinder/agent/config"
+	"github.com/sidewinder-net/sidewinder/binapi"
+	"github.com/sidewinder-net/sidewinder/test/lab/tree"
+	"github.com/sidewinder-net/sidewinder/vpp-manager/find"
 )
 
 // Kinds of demo.
@@ -25,6 +27,26 @@ type choice struct {
 	vpp string
 }
 
+// envChoice carries the choice from the outer process to the worker, which
+// would come to the same one by trying VPP once more.
+const envChoice = "SIDEWINDER_LAB_CHOICE"
+
+func (c choice) pass() error {
+	raw, err := json.Marshal([]string{c.kind, c.why, c.vpp})
+	if err != nil {
+		return err
+	}
+	return os.Setenv(envChoice, string(raw))
+}
+
+func inherited() (choice, bool) {
+	var v []string
+	if _, inside := tree.Current(); !inside || json.Unmarshal([]byte(os.Getenv(envChoice)), &v) != nil || len(v) != 3 {
+		return choice{}, false
+	}
+	return choice{kind: v[0], why: v[1], vpp: v[2]}, true
+}
+
 // choose decides. Asked for VPP, it fails where there is none; left to itself,
 // it falls back to the kernel.
 func choose(ctx context.Context, want, vppBin string) (choice, error) {
@@ -34,6 +56,9 @@ func choose(ctx context.Context, want, vppBin string) (choice, error) {
 	case config.DataplaneVPP, kindMixed, kindAuto:
 	default:
 		return choice{}, fmt.Errorf("dataplane: %q is not one of auto, vpp, linux, mixed", want)
+	}
+	if c, ok := inherited(); ok {
+		return c, nil
 	}
 	path, what, err := findVPP(ctx, vppBin)
 	switch {
@@ -46,7 +71,7 @@ func choose(ctx context.Context, want, vppBin string) (choice, error) {
 	case want == kindAuto:
 		return choice{kind: config.DataplaneLinux, why: fmt.Sprintf("the kernel's SRv6, because no usable VPP was found (%v)", err)}, nil
 	}
-	return choice{}, fmt.Errorf("dataplane %s: %w; install VPP 25.10 (FD.io's packages) or point SIDEWINDER_VPP at it", want, err)
+	return choice{}, fmt.Errorf("dataplane %s: %w; install VPP 25.10 (FD.io's packages), or set "+find.Env+" to its vpp program", want, err)
 }
 
 func (c choice) usesVPP() bool { return c.vpp != "" }
@@ -62,19 +87,19 @@ func (c choice) dataplane(node int) string {
 	return c.kind
 }
 
-// findVPP gives the vpp program and what it is.
-func findVPP(_ context.Context, given string) (path, what string, err error) {
-	if given == "" {
-		given = os.Getenv("SIDEWINDER_VPP")
+// findVPP tries the VPP that would be used: the one named, that of
+// SIDEWINDER_VPP, or the one on PATH.
+func findVPP(ctx context.Context, given string) (path, what string, err error) {
+	if os.Geteuid() != 0 {
+		// It could not be tried, nor used.
+		v, err := find.Locate(given)
+		return v.Path, v.Path, err
 	}
-	if given == "" {
-		given = "vpp"
-	}
-	path, err = exec.LookPath(given)
+	v, err := find.Find(ctx, given, binapi.GroupAFPacket)
 	if err != nil {
-		return "", "", errors.New("VPP not found")
+		return "", "", err
 	}
-	return path, path, nil
+	return v.Path, fmt.Sprintf("VPP %s (%s, from %s)", v.Version, v.Path, v.From), nil
 }
 
 // vppctlFor is the vppctl that belongs to a vpp program.

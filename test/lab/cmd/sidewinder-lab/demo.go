@@ -73,6 +73,9 @@ func (f demoFlags) run(ctx context.Context) error {
 	if err := opts.Validate(); err != nil {
 		return err
 	}
+	if err := choice.pass(); err != nil {
+		return err
+	}
 	needRoot := ""
 	if choice.usesVPP() {
 		needRoot = "VPP reads raw frames and locks memory, which a user namespace does not allow; DATAPLANE=linux runs without"
