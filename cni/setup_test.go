@@ -139,6 +139,9 @@ func (nodeSystem) BootID() string               { return "test" }
 
 func newNode(tb testing.TB) *node {
 	bin := binaries(tb)
+	if _, err := os.Stat("/proc/sys/net/ipv6"); err != nil {
+		tb.Skipf("needs IPv6 in the kernel: %v", err)
+	}
 	dir := tb.TempDir()
 	n := &node{
 		tb: tb, bin: bin, dir: dir, socket: filepath.Join(dir, "run", "cni.sock"), ns: newNS(tb),

@@ -165,18 +165,15 @@ func (a *adding) undo(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// remove takes the attachment away, in the order in which nothing is released
-// that is still in use: first the dataplane, then the link, then the address.
+// remove takes the attachment away; nothing is released that the dataplane may
+// still use.
 func (a *adding) remove(ctx context.Context) error {
 	wait, cancel := context.WithTimeout(ctx, wireTimeout)
 	defer cancel()
 	if err := a.agent.DeleteEndpoint(wait, a.containerID, a.ifName); err != nil {
 		return agentError(err)
 	}
-	if err := deleteLink(HostInterface(a.containerID, a.ifName)); err != nil {
-		return err
-	}
-	return ipamDel(ctx, a.conf, a.stdin)
+	return release(HostInterface(a.containerID, a.ifName), func() error { return ipamDel(ctx, a.conf, a.stdin) })
 }
 
 // wire makes everything: the link, which is also the mark that an ADD is under

@@ -32,10 +32,24 @@ func (p *Plugin) Del(ctx context.Context, args *skel.CmdArgs) error {
 	if err := p.forget(ctx, agent, args.ContainerID, args.IfName); err != nil {
 		return err
 	}
-	if err := deleteLink(HostInterface(args.ContainerID, args.IfName)); err != nil {
+	return release(HostInterface(args.ContainerID, args.IfName), func() error { return ipamDel(ctx, conf, args.StdinData) })
+}
+
+// release removes the link and gives the address back, both at once: the
+// dataplane has let go of the pod, so neither depends on the other, and the
+// kernel's wait for a link's last packets is most of DEL's time.
+func release(link string, giveBack func() error) error {
+	address := make(chan error, 1)
+	go func() { address <- giveBack() }()
+	linkErr := deleteLink(link)
+	err := <-address
+	switch {
+	case linkErr == nil:
 		return err
+	case err == nil:
+		return linkErr
 	}
-	return ipamDel(ctx, conf, args.StdinData)
+	return joined(cniError(linkErr), err)
 }
 
 // forget makes the agent and the dataplane let go of an attachment.

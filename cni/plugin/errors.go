@@ -62,10 +62,10 @@ func ipamError(plugin, command string, err error) *types.Error {
 	return fail(code, "IPAM plugin "+plugin, "", command+" failed: "+reason, "")
 }
 
-// joined puts what went wrong while cleaning up behind the first error.
+// joined puts what else went wrong behind the first error.
 func joined(first *types.Error, later error) *types.Error {
 	if later == nil {
 		return first
 	}
-	return types.NewError(first.Code, first.Msg, "and while cleaning up: "+later.Error())
+	return types.NewError(first.Code, first.Msg, "also: "+later.Error())
 }

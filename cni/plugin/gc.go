@@ -128,11 +128,10 @@ func (p *Plugin) collect(ctx context.Context, conf *netConf, stdin []byte, agent
 			return agentError(err)
 		}
 	}
-	if err := deleteLink(s.link); err != nil {
-		return err
-	}
-	if s.containerID == "" {
-		return nil
-	}
-	return ipamDelFor(ctx, conf, stdin, s.containerID, s.ifName)
+	return release(s.link, func() error {
+		if s.containerID == "" {
+			return nil
+		}
+		return ipamDelFor(ctx, conf, stdin, s.containerID, s.ifName)
+	})
 }
