@@ -1,0 +1,109 @@
+package supervise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/sidewinder-net/sidewinder/binapi"
+	"github.com/sidewinder-net/sidewinder/vpp-manager/internal/startup"
+)
+
+// Supervisor keeps one VPP running.
+type Supervisor struct {
+	Path      string
+	Conf      startup.Config
+	CoreDumps bool
+	// Require names message groups that VPP must have when it is ready.
+	Require []binapi.Group
+	// Grace between SIGTERM and SIGKILL, and the bound on a start. Defaults
+	// 5 s and 30 s.
+	Grace        time.Duration
+	StartTimeout time.Duration
+	// Ready is called each time the API answers.
+	Ready func(pid int, version string)
+	Log   logrus.FieldLogger
+}
+
+// Bounds of the wait before a restart. It doubles with each death, and begins
+// anew once VPP has been up for settled.
+const (
+	firstWait = 100 * time.Millisecond
+	mostWait  = 10 * time.Second
+	settled   = 30 * time.Second
+)
+
+// Run starts VPP and restarts it when it dies, until ctx ends; then it stops
+// VPP and returns nil. A VPP that does not come up the first time is an error:
+// waiting would not help whoever made the mistake.
+func (s *Supervisor) Run(ctx context.Context) error {
+	if s.Grace <= 0 {
+		s.Grace = 5 * time.Second
+	}
+	if s.StartTimeout <= 0 {
+		s.StartTimeout = 30 * time.Second
+	}
+	unlock, err := Lock(s.Conf)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	wait := firstWait
+	for first := true; ; first = false {
+		begin := time.Now()
+		up, err := s.once(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if first && !up {
+			return err
+		}
+		if up && time.Since(begin) > settled {
+			wait = firstWait
+		}
+		s.Log.WithError(err).WithField("restart in", wait).Error("VPP is down")
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, mostWait)
+	}
+}
+
+// once is one life of VPP; up tells whether it ever was ready.
+func (s *Supervisor) once(ctx context.Context) (up bool, err error) {
+	p, err := Start(s.Path, s.Conf, s.CoreDumps)
+	if err != nil {
+		return false, err
+	}
+	defer p.Stop(s.Grace)
+	s.Log.WithFields(logrus.Fields{"pid": p.PID(), "vpp": s.Path}).Info("VPP started")
+	sctx, cancel := context.WithTimeout(ctx, s.StartTimeout)
+	version, err := p.WaitReady(sctx, s.Require...)
+	cancel()
+	if err != nil {
+		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("VPP's API did not answer within %s: %w", s.StartTimeout, err)
+		}
+		return false, err
+	}
+	if s.Conf.Workers == 0 {
+		if err := unpin(p.PID()); err != nil {
+			s.Log.WithError(err).Warn("VPP stays on the CPU it chose")
+		}
+	}
+	s.Log.WithFields(logrus.Fields{"pid": p.PID(), "version": version, "socket": s.Conf.APISocket()}).Info("VPP is ready")
+	if s.Ready != nil {
+		s.Ready(p.PID(), version)
+	}
+	select {
+	case <-ctx.Done():
+		return true, nil
+	case <-p.Done():
+		return true, p.Death()
+	}
+}

@@ -1,0 +1,31 @@
+// Command vpp-manager starts VPP on a node and keeps it running.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	log := logrus.New()
+	log.SetOutput(os.Stderr)
+	root := &cobra.Command{
+		Use:           "vpp-manager",
+		Short:         "Starts FD.io VPP for Sidewinder and keeps it running",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(runCommand(log), findCommand())
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "vpp-manager:", err)
+		os.Exit(1)
+	}
+}
