@@ -143,10 +143,7 @@ func (b *Backend) Close() error {
 		b.conn.close()
 		b.conn = nil
 	}
-	if b.thread != nil {
-		b.thread.close()
-		b.thread = nil
-	}
+	b.thread.close()
 	return nil
 }
 

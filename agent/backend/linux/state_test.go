@@ -95,3 +95,24 @@ func TestEverythingComesAndGoes(t *testing.T) {
 		require.NoError(t, b.conn.dumpNexthops(func(n nexthop) { t.Errorf("nexthop %d is left behind", n.id) }, nil))
 	})
 }
+
+// TestOnePrefixTwoKinds: a route and a steering of one prefix do not share a
+// place, so either can follow the other, and a deletion takes only its own.
+func TestOnePrefixTwoKinds(t *testing.T) {
+	node, mac := oneNode(t)
+	b := node.backend("up0")
+	want := everything(mac)
+	reach(t, b, want)
+	for _, p := range []string{"10.2.0.0/24", "fd00:2::/64", "fd00:2::5/128"} {
+		r, s := dataplane.RouteKey{Prefix: prefix(p)}, dataplane.SteeringKey{Prefix: prefix(p)}
+		steering := want.Steerings[s]
+		delete(want.Steerings, s)
+		want.Routes[r] = dataplane.Route{}
+		reach(t, b, want)
+		want.Steerings[s] = steering
+		delete(want.Routes, r)
+		reach(t, b, want)
+		want.Routes[r] = dataplane.Route{NextHops: []dataplane.NextHop{{Interface: "pod0", Weight: 1}}}
+		reach(t, b, want)
+	}
+}

@@ -14,7 +14,9 @@ import (
 // there, one at a time.
 type thread struct {
 	work chan func()
-	once sync.Once
+	// ended is closed by close.
+	ended chan struct{}
+	once  sync.Once
 }
 
 const threadNetNS = "/proc/thread-self/ns/net"
@@ -30,7 +32,7 @@ func newThread() (*thread, error) {
 		return nil, fmt.Errorf("network namespace of the calling thread: %w", err)
 	}
 	defer want.Close()
-	t := &thread{work: make(chan func())}
+	t := &thread{work: make(chan func()), ended: make(chan struct{})}
 	ready := make(chan error)
 	go func() {
 		// Never unlocked: the thread may be in a namespace other than the
@@ -41,8 +43,13 @@ func newThread() (*thread, error) {
 		if err != nil {
 			return
 		}
-		for f := range t.work {
-			f()
+		for {
+			select {
+			case f := <-t.work:
+				f()
+			case <-t.ended:
+				return
+			}
 		}
 	}()
 	if err := <-ready; err != nil {
@@ -74,11 +81,12 @@ func enter(want *os.File) error {
 // do runs f on the thread and waits for it.
 func (t *thread) do(f func() error) error {
 	done := make(chan error, 1)
-	if t == nil {
+	select {
+	case t.work <- func() { done <- f() }:
+		return <-done
+	case <-t.ended:
 		return errors.New("the dataplane is closed")
 	}
-	t.work <- func() { done <- f() }
-	return <-done
 }
 
-func (t *thread) close() { t.once.Do(func() { close(t.work) }) }
+func (t *thread) close() { t.once.Do(func() { close(t.ended) }) }

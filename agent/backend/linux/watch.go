@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -23,16 +24,55 @@ const watchBuffer = 1 << 20
 
 // Watch signals that others changed an object of ours, or an interface that ours
 // depend on: the caller then compares a Dump with what it wants. Events are
-// coalesced: the channel holds at most one signal. It is closed when ctx ends or
-// the kernel's notifications can no longer be read.
+// coalesced: the channel holds at most one signal. It is closed when ctx ends,
+// and not before.
 func (b *Backend) Watch(ctx context.Context) (<-chan struct{}, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err := b.closed(); err != nil {
 		return nil, err
 	}
-	var sock *nl.NetlinkSocket
-	err := b.thread.do(func() (err error) {
+	w := &watcher{b: b, thread: b.thread, port: b.conn.port, out: make(chan struct{}, 1)}
+	sock, err := w.subscribe()
+	if err != nil {
+		return nil, err
+	}
+	// What is there is no news.
+	links, err := b.conn.links()
+	if err != nil {
+		sock.Close()
+		return nil, err
+	}
+	w.links = map[int]link{}
+	for index, l := range links.byIndex {
+		w.links[index] = *l
+	}
+	go func() {
+		defer close(w.out)
+		for ctx.Err() == nil {
+			w.read(ctx, sock)
+			sock = w.again(ctx)
+		}
+		if sock != nil {
+			sock.Close()
+		}
+	}()
+	return w.out, nil
+}
+
+// watcher filters notifications.
+type watcher struct {
+	b      *Backend
+	thread *thread
+	port   uint32
+	// links is the last that was heard of each, by index: the kernel repeats
+	// itself.
+	links map[int]link
+	out   chan struct{}
+}
+
+func (w *watcher) subscribe() (sock *nl.NetlinkSocket, err error) {
+	err = w.thread.do(func() (err error) {
 		sock, err = nl.Subscribe(unix.NETLINK_ROUTE, watchGroups...)
 		return err
 	})
@@ -40,36 +80,38 @@ func (b *Backend) Watch(ctx context.Context) (<-chan struct{}, error) {
 		return nil, fmt.Errorf("subscribing to kernel notifications: %w", err)
 	}
 	if err := sock.SetReceiveBufferSize(watchBuffer, false); err != nil {
-		b.log.WithError(err).Debug("the receive buffer for kernel notifications stays as it is")
+		w.b.log.WithError(err).Debug("the receive buffer for kernel notifications stays as it is")
 	}
-	w := &watcher{b: b, port: b.conn.port, links: map[int]link{}, out: make(chan struct{}, 1)}
-	done := make(chan struct{})
-	go func() {
+	return sock, nil
+}
+
+// watchPause is the time before another try to subscribe.
+const watchPause = time.Second
+
+// again subscribes anew after the socket has failed; nil when ctx ends first.
+// Whatever was missed meanwhile counts as an event.
+func (w *watcher) again(ctx context.Context) *nl.NetlinkSocket {
+	for {
 		select {
 		case <-ctx.Done():
-		case <-done:
+			return nil
+		case <-time.After(watchPause):
 		}
-		sock.Close()
-	}()
-	go func() {
-		defer close(w.out)
-		defer close(done)
-		w.run(ctx, sock)
-	}()
-	return w.out, nil
+		if sock, err := w.subscribe(); err == nil {
+			w.signal()
+			return sock
+		}
+	}
 }
 
-// watcher filters notifications.
-type watcher struct {
-	b    *Backend
-	port uint32
-	// links is the last that was heard of each, by index: the kernel repeats
-	// itself.
-	links map[int]link
-	out   chan struct{}
-}
-
-func (w *watcher) run(ctx context.Context, sock *nl.NetlinkSocket) {
+// read takes notifications until the socket fails or ctx ends, and closes it.
+func (w *watcher) read(ctx context.Context, sock *nl.NetlinkSocket) {
+	stop := context.AfterFunc(ctx, sock.Close)
+	defer func() {
+		if stop() {
+			sock.Close()
+		}
+	}()
 	for {
 		msgs, from, err := sock.Receive()
 		switch {
@@ -81,7 +123,7 @@ func (w *watcher) run(ctx context.Context, sock *nl.NetlinkSocket) {
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
 			continue
 		case err != nil:
-			w.b.log.WithError(err).Error("kernel notifications can no longer be read; changes by others are found at the next resync only")
+			w.b.log.WithError(err).Warn("kernel notifications cannot be read; subscribing again")
 			return
 		case from.Pid != nl.PidKernel:
 			continue
@@ -112,7 +154,7 @@ func (w *watcher) concerns(kind uint16, b []byte) bool {
 		}
 		_, ours := parseNexthop(b)
 		return ours
-	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+	case unix.RTM_DELADDR: // an addition of ours is announced late, by nobody
 		a, err := parseAddress(b)
 		return err == nil && a.protocol == Protocol
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
