@@ -49,8 +49,9 @@ lint: ## go vet and golangci-lint
 	$(GO) vet ./...
 	$(GO) run $(GOLANGCI_LINT) run ./...
 
-bench: ## benchmarks: compile and diff, programming 5,000 nodes, CNI beside ptp
-	$(GO) test -run '^$$' -bench . -benchtime 5x -timeout 30m ./test/bench/... ./cni/...
+bench: build ## benchmarks: compile and diff, programming a cluster (also VPP beside its raw API), CNI beside ptp
+	$(GO) test -run '^$$' -bench . -benchtime 5x -timeout 30m ./test/bench/... ./agent/... ./cni
+	$(GO) run ./test/bench/cmd/sidewinder-bench
 
 clean: ## remove what build made
 	rm -rf $(BIN)
