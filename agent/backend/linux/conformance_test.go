@@ -13,12 +13,11 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	conformance.Run(t, conformance.Harness{
-		New: newBench,
-		UnsupportedSettings: []dataplane.SettingKey{
-			dataplane.SettingEncapHopLimit, dataplane.SettingFlowHash,
-		},
-	})
+	unsupported := []dataplane.SettingKey{dataplane.SettingEncapHopLimit, dataplane.SettingFlowHash}
+	if !canSetSource(t) {
+		unsupported = append(unsupported, dataplane.SettingEncapSource)
+	}
+	conformance.Run(t, conformance.Harness{New: newBench, UnsupportedSettings: unsupported})
 }
 
 func newBench(t *testing.T) *conformance.Bench {

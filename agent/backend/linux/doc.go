@@ -11,6 +11,9 @@
 // there. A caller that has changed its thread's namespace must hold
 // runtime.LockOSThread around New, and nothing after it.
 //
+// In a user namespace everything works but the encapsulation source, which the
+// kernel then takes from the outgoing interface.
+//
 // # How the state maps onto the kernel
 //
 // A policy is a nexthop group whose members are one nexthop object for each

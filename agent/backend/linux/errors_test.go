@@ -103,6 +103,7 @@ func TestSettings(t *testing.T) {
 		want.Settings[dataplane.SettingFlowLabel] = mode
 		// Not the usual spelling: what was applied is what a dump says.
 		want.Settings[dataplane.SettingEncapSource] = "fd00:0::1"
+		ownSource(t, want)
 		reach(t, b, want)
 		require.Equal(t, map[dataplane.Setting]int{dataplane.FlowLabelNone: 0, dataplane.FlowLabelInnerHash: 1}[mode], node.sysctl(sysctlFlowLabel))
 	}

@@ -56,7 +56,7 @@ func TestConflict(t *testing.T) {
 	b := node.backend("up0")
 	c := node.netlink(t)
 	up := node.link("up0").Attrs().Index
-	want := everything(mac)
+	want := everything(t, mac)
 	var keys []dataplane.Key
 	hold := func(k dataplane.Key, s slot) {
 		keys = append(keys, k)

@@ -217,3 +217,24 @@ func control(t *testing.T, c *net.UDPConn, f func(fd int) error) {
 	require.NoError(t, raw.Control(func(fd uintptr) { inner = f(int(fd)) }))
 	require.NoError(t, inner)
 }
+
+// canSetSource reports whether the kernel lets us set the encapsulation source,
+// which it does not in a user namespace.
+func canSetSource(t *testing.T) bool {
+	t.Helper()
+	b := newSpace(t).backend()
+	err := b.conn.setTunnelSource(addr("fd00::1"))
+	if errors.Is(err, dataplane.ErrUnsupported) {
+		return false
+	}
+	require.NoError(t, err)
+	return true
+}
+
+// ownSource drops the encapsulation source from a state where it cannot be set.
+func ownSource(t *testing.T, s dataplane.State) {
+	t.Helper()
+	if !canSetSource(t) {
+		delete(s.Settings, dataplane.SettingEncapSource)
+	}
+}

@@ -46,6 +46,8 @@ func newPair(t *testing.T, uplinkMTU int) (a, b *labNode) {
 		n.addr("up0", n.host6()+"/64")
 		n.b = n.backend("up0")
 	}
+	ownSource(t, a.want)
+	ownSource(t, b.want)
 	a.remote(b)
 	b.remote(a)
 	reach(t, a.b, a.want)

@@ -57,6 +57,7 @@ func requireSoon(t *testing.T, b *Backend, want dataplane.State, within time.Dur
 // TestRepair: what others take away, or the kernel on a flap, comes back at once.
 func TestRepair(t *testing.T) {
 	a, b := newPair(t, 1500)
+	a.setSysctl(conf6("up0", "keep_addr_on_down"), 1) // the host's part
 	other := a.netlink(t)
 	follow(t, a.b, a.want)
 	index := func(name string) int { return a.link(name).Attrs().Index }
@@ -128,7 +129,7 @@ func (n *labNode) listOf(t *testing.T, to *labNode, family int) uint32 {
 func TestWatchIsQuiet(t *testing.T) {
 	node, mac := oneNode(t)
 	b := node.backend("up0")
-	want := everything(mac)
+	want := everything(t, mac)
 	reach(t, b, want)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -176,7 +177,7 @@ func TestLeftovers(t *testing.T) {
 	}
 	require.NoError(t, c.setGroup(NexthopIDFirst+3, []weighted{{NexthopIDFirst, 1}, {NexthopIDFirst + 1, 1}}, true))
 	b := node.backend("up0")
-	want := everything(mac)
+	want := everything(t, mac)
 	reach(t, b, want)
 	reach(t, b, want)
 	count := 0
@@ -188,7 +189,7 @@ func TestLeftovers(t *testing.T) {
 // what is there first.
 func TestApplyWithoutDump(t *testing.T) {
 	node, mac := oneNode(t)
-	want := everything(mac)
+	want := everything(t, mac)
 	reach(t, node.backend("up0"), want)
 	fresh := node.backend("up0")
 	k := dataplane.PolicyKey{BSID: addr("fcbb:bb00:1:eb51::4")}

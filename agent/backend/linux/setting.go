@@ -53,9 +53,13 @@ func (c *conn) findSeg6() error {
 	return nil
 }
 
-// tunnelSource is the outer source address, :: when none is set.
+// tunnelSource is the outer source address, :: when none is set. In a user
+// namespace, where the kernel does not let it be read or set, none can be.
 func (c *conn) tunnelSource() (netip.Addr, error) {
 	out, err := c.generic(int(c.seg6), 0, seg6CmdGetTunnelSrc, seg6Version).Execute(unix.NETLINK_GENERIC, 0)
+	if errors.Is(err, unix.EPERM) {
+		return netip.IPv6Unspecified(), nil
+	}
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("reading the encapsulation source: %w", meaning(err))
 	}
@@ -73,6 +77,12 @@ func (c *conn) setTunnelSource(src netip.Addr) error {
 	m := c.generic(int(c.seg6), unix.NLM_F_ACK, seg6CmdSetTunnelSrc, seg6Version)
 	m.attr(seg6AttrDst, src.AsSlice())
 	_, err := m.Execute(unix.NETLINK_GENERIC, 0)
+	if errors.Is(err, unix.EPERM) {
+		if src.IsUnspecified() {
+			return nil
+		}
+		return fmt.Errorf("the kernel lets the encapsulation source be set in the initial user namespace only; it takes an address of the outgoing interface here: %w", dataplane.ErrUnsupported)
+	}
 	return meaning(err)
 }
 

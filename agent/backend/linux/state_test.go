@@ -9,9 +9,11 @@ import (
 )
 
 // everything is a state with all that the backend can hold.
-func everything(podMAC dataplane.MAC) dataplane.State {
+func everything(t *testing.T, podMAC dataplane.MAC) dataplane.State {
+	t.Helper()
 	s := dataplane.New()
 	s.Settings[dataplane.SettingEncapSource] = "fd00::1"
+	ownSource(t, s)
 	s.Settings[dataplane.SettingFlowLabel] = dataplane.FlowLabelInnerHash
 	s.Interfaces["up0"] = dataplane.Interface{Role: dataplane.RoleUplink}
 	s.Interfaces["pod0"] = dataplane.Interface{Role: dataplane.RolePod, MTU: 1460, MAC: podMAC}
@@ -79,7 +81,7 @@ func TestEverythingComesAndGoes(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, have.Text(), "a fresh namespace holds nothing of ours")
 
-	want := everything(mac)
+	want := everything(t, mac)
 	reach(t, b, want)
 	t.Run("again", func(t *testing.T) {
 		var all []dataplane.Change
@@ -101,7 +103,7 @@ func TestEverythingComesAndGoes(t *testing.T) {
 func TestOnePrefixTwoKinds(t *testing.T) {
 	node, mac := oneNode(t)
 	b := node.backend("up0")
-	want := everything(mac)
+	want := everything(t, mac)
 	reach(t, b, want)
 	for _, p := range []string{"10.2.0.0/24", "fd00:2::/64", "fd00:2::5/128"} {
 		r, s := dataplane.RouteKey{Prefix: prefix(p)}, dataplane.SteeringKey{Prefix: prefix(p)}
