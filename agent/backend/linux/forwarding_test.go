@@ -26,8 +26,8 @@ func dontFragment(t *testing.T, c *net.UDPConn, v6 bool) {
 }
 
 // exchange sends a datagram that makes an IP packet of the given size and
-// expects it at the other end.
-func exchange(t *testing.T, from *space, to *net.UDPConn, dst netip.Addr, size int) {
+// expects it at the other end. It returns the source that arrived.
+func exchange(t *testing.T, from *space, to *net.UDPConn, dst netip.Addr, size int) netip.Addr {
 	t.Helper()
 	port := to.LocalAddr().(*net.UDPAddr).Port
 	c := dialUDP(t, from, "", netip.AddrPortFrom(dst, uint16(port)).String())
@@ -44,9 +44,10 @@ func exchange(t *testing.T, from *space, to *net.UDPConn, dst netip.Addr, size i
 	require.NoError(t, err, "sending %d bytes to %s", size, dst)
 	got := make([]byte, 65536)
 	require.NoError(t, to.SetReadDeadline(time.Now().Add(2*time.Second)))
-	n, _, err := to.ReadFromUDP(got)
+	n, src, err := to.ReadFromUDPAddrPort(got)
 	require.NoError(t, err, "%d bytes to %s did not arrive", size, dst)
 	require.Equal(t, sent, got[:n])
+	return src.Addr().Unmap()
 }
 
 // TestForwarding: pods, and the node itself, reach a pod of the other node over
@@ -73,7 +74,11 @@ func TestForwarding(t *testing.T) {
 		for _, from := range []struct {
 			name string
 			*space
-		}{{"pod", a.pod}, {"node", a.space}} {
+			source map[bool]netip.Addr
+		}{
+			{"pod", a.pod, map[bool]netip.Addr{false: a.pod4(), true: a.pod6()}},
+			{"node", a.space, map[bool]netip.Addr{false: addr(a.host4()), true: addr(a.host6())}},
+		} {
 			for _, size := range []int{100, 1280, lists.full} {
 				for _, to := range []struct {
 					c  *net.UDPConn
@@ -81,7 +86,8 @@ func TestForwarding(t *testing.T) {
 				}{{at4, b.pod4()}, {at6, b.pod6()}} {
 					t.Run(fmt.Sprintf("%s/from %s/%d bytes/%s", lists.name, from.name, size, to.ip), func(t *testing.T) {
 						before := encapsulated()
-						exchange(t, from.space, to.c, to.ip, size)
+						src := exchange(t, from.space, to.c, to.ip, size)
+						require.Equal(t, from.source[to.ip.Is6()], src)
 						require.Greater(t, encapsulated(), before, "the packet took another way than the uplink")
 					})
 				}
