@@ -43,8 +43,9 @@ func main() {
 	}
 	cmd.Flags().StringVar(&path, "config", "", "configuration file (YAML); without it the defaults hold")
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	if err := cmd.ExecuteContext(ctx); err != nil {
+	err := cmd.ExecuteContext(ctx)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "sidewinder-agent:", err)
 		os.Exit(1)
 	}

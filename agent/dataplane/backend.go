@@ -58,7 +58,7 @@ func Failures(err error) (byKey map[Key]*KeyError, rest error) {
 		if err == nil {
 			return
 		}
-		if ke, ok := err.(*KeyError); ok {
+		if ke, ok := err.(*KeyError); ok { //nolint:errorlint // the tree is walked by hand: errors.As would find the first only
 			byKey[ke.Key] = ke
 			return
 		}

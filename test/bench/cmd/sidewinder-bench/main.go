@@ -34,8 +34,9 @@ func main() {
 	cmd.Flags().IntVar(&o.rounds, "rounds", 5, "rounds; the median counts")
 	cmd.Flags().StringVar(&o.bin, "bin", "bin", "folder with vpp-manager")
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	if err := cmd.ExecuteContext(ctx); err != nil {
+	err := cmd.ExecuteContext(ctx)
+	stop()
+	if err != nil {
 		os.Exit(1)
 	}
 }
