@@ -15,6 +15,7 @@ import (
 type failure struct {
 	err      error
 	attempts int
+	last     time.Time // the newest try
 	next     time.Time // when it is tried again; zero: never (unsupported)
 	wanted   dataplane.Value
 }
@@ -91,6 +92,7 @@ func (b *book) record(changes []dataplane.Change, failed map[dataplane.Key]*data
 			b.failures[c.Key] = f
 		}
 		f.attempts++
+		f.last = now
 		if f.err == nil || f.err.Error() != e.Error() {
 			o.Log.WithField("object", c.Key.String()).WithError(e.Err).Warn(c.Op.String() + " failed")
 		}
@@ -108,6 +110,16 @@ func (b *book) record(changes []dataplane.Change, failed map[dataplane.Key]*data
 			if errors.Is(f.err, dataplane.ErrNotReady) {
 				f.next = now
 			}
+		}
+	}
+}
+
+// hurry shortens the wait of what was not ready, but not below min since its
+// last try: a try may itself cause the event that leads here.
+func (b *book) hurry(min time.Duration) {
+	for _, f := range b.failures {
+		if soon := f.last.Add(min); errors.Is(f.err, dataplane.ErrNotReady) && soon.Before(f.next) {
+			f.next = soon
 		}
 	}
 }

@@ -67,10 +67,12 @@ func (r *Reconciler) SetDesired(s dataplane.State) uint64 {
 	return g
 }
 
-// Trigger asks for a full comparison now.
+// Trigger asks for a full comparison now, and for a try of what waits for
+// something else to appear: it may just have.
 func (r *Reconciler) Trigger() {
 	r.mu.Lock()
 	r.book.dumpWanted = true
+	r.book.hurry(r.o.MinBackoff)
 	r.mu.Unlock()
 	r.nudge()
 }

@@ -146,6 +146,24 @@ func TestWaitsForWhatIsNotReady(t *testing.T) {
 	require.NoError(t, r.Await(wait(t), g, []dataplane.Key{pod, route}))
 }
 
+// TestTriggerHurriesWhatWaits: a link that comes back is used at once, however
+// long it was away.
+func TestTriggerHurriesWhatWaits(t *testing.T) {
+	b := fake.New()
+	r := start(t, b, reconcile.Options{MinBackoff: time.Millisecond, MaxBackoff: time.Hour})
+	s := dataplane.New()
+	pod := dataplane.InterfaceKey("swpod")
+	s.Interfaces[pod] = dataplane.Interface{Role: dataplane.RolePod}
+	g := r.SetDesired(s)
+	// By the 12th try in a row it waits for seconds.
+	require.Eventually(t, func() bool { f := r.Status().Failing; return len(f) == 1 && f[0].Attempts >= 12 }, 20*time.Second, time.Millisecond)
+	b.AddLink("swpod")
+	begin := time.Now()
+	r.Trigger()
+	require.NoError(t, r.Await(wait(t), g, []dataplane.Key{pod}))
+	require.Less(t, time.Since(begin), time.Second)
+}
+
 func TestComesBackAfterADisconnect(t *testing.T) {
 	b := fake.New()
 	r := start(t, b, reconcile.Options{})
