@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -37,18 +38,33 @@ func (n *Node) startVPP(ctx context.Context) error {
 	return nil
 }
 
+// showTries is how often a command is tried when the connection breaks.
+const showTries = 4
+
 // VPPShow runs a command of VPP's command line on a node that runs VPP.
 func (n *Node) VPPShow(ctx context.Context, command string) (string, error) {
 	if n.Dataplane != config.DataplaneVPP {
 		return "", fmt.Errorf("%s does not run VPP", n.Name)
 	}
+	var err error
+	for range showTries {
+		var out string
+		if out, err = n.vppShow(ctx, command); !errors.Is(err, binapi.ErrDisconnected) {
+			return out, err
+		}
+	}
+	return "", err
+}
+
+func (n *Node) vppShow(ctx context.Context, command string) (string, error) {
 	c, err := binapi.Dial(ctx, binapi.Options{Socket: filepath.Join(n.VPPDir(), "api.sock")})
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
 	var out string
-	if err := c.Do(ctx, binapi.CLI(command, &out)); err != nil {
+	show := binapi.CLI(command, &out)
+	if err := errors.Join(c.Do(ctx, show), show.Err); err != nil {
 		return "", fmt.Errorf("VPP of %s: %s: %w", n.Name, command, err)
 	}
 	return out, nil

@@ -108,22 +108,33 @@ func SpreadFlows(ctx context.Context, o FlowOptions) (FlowResult, error) {
 		defer conn.Close()
 		go c.watch(t.Name, conn)
 	}
-	if err := sendFlows(ctx, o); err != nil {
+	received := func() (n int) {
+		for _, s := range sinks {
+			n += s.count()
+		}
+		return n
+	}
+	if err := sendFlows(ctx, o, received); err != nil {
 		return FlowResult{}, err
 	}
-	c.settle(o.Flows * o.Packets)
+	c.settle(o.Flows*o.Packets, received)
 	r := c.sum()
-	r.Flows = o.Flows
-	for _, s := range sinks {
-		r.Received += s.count()
-	}
+	r.Flows, r.Received = o.Flows, received()
 	return r, nil
 }
 
 // flowPort is the flows' destination port.
 const flowPort = 7008
 
-func sendFlows(ctx context.Context, o FlowOptions) error {
+// Packets on the way at once, so that nobody's queue overflows: what is measured
+// is the spread. A lost packet holds the sender up for catchUp at most.
+const (
+	maxOnTheWay = 128
+	catchUp     = 100 * time.Millisecond
+)
+
+func sendFlows(ctx context.Context, o FlowOptions, received func() int) error {
+	given := 0 // up as lost
 	payload := make([]byte, 64)
 	for i := range o.Flows {
 		if err := ctx.Err(); err != nil {
@@ -141,8 +152,12 @@ func sendFlows(ctx context.Context, o FlowOptions) error {
 			}
 		}
 		conn.Close()
-		if i%8 == 7 {
-			time.Sleep(time.Millisecond) // nobody's queue is to overflow
+		sent := (i + 1) * o.Packets
+		for end := time.Now().Add(catchUp); sent-received()-given > maxOnTheWay; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				given = sent - received()
+				break
+			}
 		}
 	}
 	return nil
@@ -162,16 +177,7 @@ func openTap(t Tap) (*packet.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch %s/%s: %w", t.Namespace, t.Interface, err)
 	}
-	raw, err := conn.SyscallConn()
-	if err == nil {
-		err = raw.Control(func(fd uintptr) {
-			const size = 16 << 20
-			if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size) != nil {
-				_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, size)
-			}
-		})
-	}
-	if err != nil {
+	if err := growBuffer(conn); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("watch %s/%s: %w", t.Namespace, t.Interface, err)
 	}
@@ -212,14 +218,15 @@ func (c *counter) add(path string, p outerPacket) {
 	}
 }
 
-// settle waits until all packets were seen, or none has come for a while.
-func (c *counter) settle(want int) {
+// settle waits until all packets were seen and received, or none has come for a
+// while.
+func (c *counter) settle(want int, received func() int) {
 	last, idle := -1, 0
 	for idle < 25 {
 		c.mu.Lock()
-		now := c.result.Packets
+		now := c.result.Packets + received()
 		c.mu.Unlock()
-		if now >= want {
+		if now >= 2*want {
 			return
 		}
 		if now == last {
@@ -274,7 +281,10 @@ func newSink(nsName string, a netip.Addr) (*sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	_ = conn.SetReadBuffer(4 << 20)
+	if err := growBuffer(conn); err != nil {
+		conn.Close()
+		return nil, err
+	}
 	s := &sink{conn: conn}
 	go func() {
 		buf := make([]byte, 2048)

@@ -134,3 +134,20 @@ func dialTCP(nsName string, to netip.AddrPort, timeout time.Duration) (*net.TCPC
 	}
 	return conn, nil
 }
+
+// receiveBuffer of sockets that count packets, in bytes.
+const receiveBuffer = 8 << 20
+
+// growBuffer makes a counting socket's receive buffer large: beyond the system's
+// limit where the process may, else up to it.
+func growBuffer(conn syscall.Conn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(func(fd uintptr) {
+		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+		}
+	})
+}

@@ -54,7 +54,10 @@ func StartStream(fromNS, toNS string, to netip.Addr, rate int) (*Stream, error) 
 	if err != nil {
 		return nil, err
 	}
-	_ = rx.SetReadBuffer(1 << 20)
+	if err := growBuffer(rx); err != nil {
+		rx.Close()
+		return nil, err
+	}
 	port := rx.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 	tx, err := dialUDP(fromNS, 0, netip.AddrPortFrom(to, port))
 	if err != nil {
