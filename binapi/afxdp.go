@@ -1,8 +1,12 @@
 package binapi
 
 import (
+	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/af_xdp"
 )
+
+// RetvalXDPSocket answers AFXDPCreate: the kernel refused the socket.
+const RetvalXDPSocket = int32(api.SYSCALL_ERROR_2)
 
 // AFXDPCreate makes an interface that takes all frames of a kernel link through
 // an AF_XDP socket on its first queue. The link must exist and be up. VPP
@@ -17,9 +21,9 @@ func AFXDPCreate(link string, out *Index) *Call {
 	return newCall(link, req, func(r *af_xdp.AfXdpCreateV3Reply) error {
 		*out = Index(r.SwIfIndex)
 		return retvalError(req.GetMessageName(), r.Retval, map[int32]string{
-			-7:  "the link is not there, or has fewer queues than asked for",
-			-11: "the kernel refused the packet memory (xsk_umem__create)",
-			-12: "the kernel refused the socket (xsk_socket__create): is the link up, and its queue free?",
+			-7:              "the link is not there, or has fewer queues than asked for",
+			-11:             "the kernel refused the packet memory (xsk_umem__create)",
+			RetvalXDPSocket: "the kernel refused the socket (xsk_socket__create): is the link up, and its queue free?",
 		})
 	})
 }

@@ -108,11 +108,15 @@ func (c *Conn) exchange(ctx context.Context, calls []*Call) error {
 	defer stream.Close()
 
 	slots := make(chan struct{}, window)
+	// GoVPP's stream cannot read replies before the first request is out.
+	if err := send(ctx, stream, calls[:1], slots); err != nil {
+		return unanswered(0, err)
+	}
 	sendErr := make(chan error, 1)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		sendErr <- send(ctx, stream, calls, slots)
+		sendErr <- send(ctx, stream, calls[1:], slots)
 	}()
 	// The sender must be gone before the stream is closed.
 	defer func() { cancel(); <-done }()

@@ -108,8 +108,13 @@ func InterfaceSetUnnumbered(i, owner Index) *Call {
 
 // InterfaceEnableIP6 turns on IPv6 with a link-local address made from the
 // interface's MAC.
-func InterfaceEnableIP6(i Index) *Call {
-	req := &ip.SwInterfaceIP6EnableDisable{SwIfIndex: i.api(), Enable: true}
+func InterfaceEnableIP6(i Index) *Call { return enableIP6(i, true) }
+
+// InterfaceDisableIP6 turns it off.
+func InterfaceDisableIP6(i Index) *Call { return enableIP6(i, false) }
+
+func enableIP6(i Index, on bool) *Call {
+	req := &ip.SwInterfaceIP6EnableDisable{SwIfIndex: i.api(), Enable: on}
 	return newCall(i.String(), req, func(r *ip.SwInterfaceIP6EnableDisableReply) error {
 		return retvalError(req.GetMessageName(), r.Retval, nil)
 	})
@@ -124,14 +129,13 @@ func InterfaceSuppressRA(i Index) *Call {
 	})
 }
 
-// Retvals of InterfaceAddAddress and InterfaceDelAddress.
-const (
-	// RetvalAddressExists: the interface has the address already.
-	// .
-	RetvalAddressExists = int32(api.DUPLICATE_IF_ADDRESS)
-	// RetvalAddressAbsent: the interface has no such address.
-	RetvalAddressAbsent = int32(api.ADDRESS_NOT_FOUND_FOR_INTERFACE)
-)
+// RetvalValueExists: what is asked for is there already. InterfaceEnableIP6
+// answers so.
+const RetvalValueExists = int32(api.VALUE_EXIST)
+
+// RetvalAddressAbsent answers InterfaceDelAddress: the interface has no such
+// address.
+const RetvalAddressAbsent = int32(api.ADDRESS_NOT_FOUND_FOR_INTERFACE)
 
 // InterfaceAddAddress gives an interface an address.
 func InterfaceAddAddress(i Index, p netip.Prefix) *Call { return address(i, p, true) }

@@ -129,7 +129,7 @@ func Routes(table uint32, is6 bool, source uint8, out *[]Route) *Call {
 			switch {
 			case p.Type == fib_types.FIB_API_PATH_TYPE_DROP:
 			case p.Type == fib_types.FIB_API_PATH_TYPE_NORMAL && Index(p.SwIfIndex) != NoInterface:
-				r.Paths = append(r.Paths, goPath(p))
+				r.Paths = append(r.Paths, goPath(p, r.Prefix))
 			default:
 				r.Foreign = true
 			}
@@ -138,10 +138,12 @@ func Routes(table uint32, is6 bool, source uint8, out *[]Route) *Call {
 	})
 }
 
-func goPath(p fib_types.FibPath) Path {
+// goPath reads a path. The path of a host route that is on the link is told
+// with the host itself as its next hop.
+func goPath(p fib_types.FibPath, prefix netip.Prefix) Path {
 	out := Path{Interface: Index(p.SwIfIndex), Weight: max(p.Weight, 1)}
 	af := family(p.Proto == fib_types.FIB_API_PATH_NH_PROTO_IP6)
-	if gw := goUnion(p.Nh.Address, af); !gw.IsUnspecified() {
+	if gw := goUnion(p.Nh.Address, af); !gw.IsUnspecified() && !(prefix.IsSingleIP() && gw == prefix.Addr()) {
 		out.Gateway = gw
 	}
 	return out

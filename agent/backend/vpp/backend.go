@@ -1,0 +1,214 @@
+// Package vpp is the dataplane.Backend on FD.io VPP, over its binary API.
+//
+// It keeps nothing in memory: names, ownership and settings are read back from
+// VPP at every call, so a fresh instance finds what an older one made, and
+// after a restart of VPP everything is simply absent.
+//
+// What is ours in VPP: interfaces by their tag, static neighbours on them,
+// routes by their FIB source, and SRv6 objects by lying in the node's locator
+// (steering by its policy's binding SID).
+package vpp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/sidewinder-net/sidewinder/agent/dataplane"
+	"github.com/sidewinder-net/sidewinder/binapi"
+)
+
+// Drivers by which VPP shares a kernel link.
+const (
+	// DriverAFPacket: a packet socket; the kernel sees each frame as well.
+	DriverAFPacket = "af_packet"
+	// DriverAFXDP: an AF_XDP socket; all frames go to VPP alone.
+	DriverAFXDP = "af_xdp"
+)
+
+// Options are what a Backend needs to know.
+type Options struct {
+	// Socket is the path of VPP's API socket.
+	Socket string
+	// Locator bounds what is ours: SRv6 objects within it. The node's own
+	// locator, a /48, or the whole SID block, a /32, for a process that cleans
+	// up after a locator held earlier too.
+	Locator netip.Prefix
+	// UplinkDriver, default af_packet; PodDriver, default af_xdp.
+	UplinkDriver string
+	PodDriver    string
+	// DialTimeout bounds the attempt to connect at the start of a call.
+	// Default 1 s.
+	DialTimeout time.Duration
+	Log         *logrus.Entry
+}
+
+// Backend implements dataplane.Backend.
+type Backend struct {
+	opts Options
+	log  *logrus.Entry
+
+	mu     sync.Mutex // one Dump or Apply at a time
+	connMu sync.Mutex
+	conn   *binapi.Conn
+	closed bool
+}
+
+var _ dataplane.Backend = (*Backend)(nil)
+
+// New checks the options and connects. A VPP that is not there yet is no
+// error: each later call tries to connect again. One that lacks the messages
+// needed is (*binapi.IncompatibleError).
+func New(ctx context.Context, o Options) (*Backend, error) {
+	if o.UplinkDriver == "" {
+		o.UplinkDriver = DriverAFPacket
+	}
+	if o.PodDriver == "" {
+		o.PodDriver = DriverAFXDP
+	}
+	if o.DialTimeout <= 0 {
+		o.DialTimeout = time.Second
+	}
+	for field, d := range map[string]string{"UplinkDriver": o.UplinkDriver, "PodDriver": o.PodDriver} {
+		if d != DriverAFPacket && d != DriverAFXDP {
+			return nil, fmt.Errorf("vpp backend: %s: %q is not one of %q, %q", field, d, DriverAFPacket, DriverAFXDP)
+		}
+	}
+	if o.Socket == "" {
+		return nil, errors.New("vpp backend: Socket: no path given")
+	}
+	if !o.Locator.IsValid() || o.Locator.Bits() < 32 || o.Locator.Bits() > binapi.UNPrefixBits || !o.Locator.Addr().Is6() || o.Locator != o.Locator.Masked() {
+		return nil, fmt.Errorf("vpp backend: Locator: %s is not an IPv6 prefix of 32 to %d bits without bits beyond it (F3216)", o.Locator, binapi.UNPrefixBits)
+	}
+	if o.Log == nil {
+		return nil, errors.New("vpp backend: Log: none given")
+	}
+	b := &Backend{opts: o, log: o.Log}
+	var inc *binapi.IncompatibleError
+	if _, err := b.connect(ctx); errors.As(err, &inc) {
+		return nil, fmt.Errorf("vpp backend: %w", err)
+	} else if err != nil {
+		b.log.WithError(err).Info("VPP is not reachable yet")
+	}
+	return b, nil
+}
+
+// connect gives the connection in use, or a new one.
+func (b *Backend) connect(ctx context.Context) (*binapi.Conn, error) {
+	b.connMu.Lock()
+	defer b.connMu.Unlock()
+	if b.closed {
+		return nil, fmt.Errorf("%w: the backend is closed", dataplane.ErrDisconnected)
+	}
+	if b.conn != nil {
+		select {
+		case <-b.conn.Done():
+			b.conn.Close()
+			b.conn = nil
+		default:
+			return b.conn, nil
+		}
+	}
+	dctx, cancel := context.WithTimeout(ctx, b.opts.DialTimeout)
+	defer cancel()
+	c, err := binapi.Dial(dctx, binapi.Options{Socket: b.opts.Socket, Require: b.groups(), Log: b.log})
+	if err != nil {
+		if cerr := ctx.Err(); cerr != nil {
+			return nil, cerr
+		}
+		return nil, fmt.Errorf("%w: %w", dataplane.ErrDisconnected, err)
+	}
+	b.log.WithField("version", c.Version()).Info("connected to VPP")
+	b.conn = c
+	return c, nil
+}
+
+// groups of messages that the drivers need.
+func (b *Backend) groups() []binapi.Group {
+	var g []binapi.Group
+	for _, d := range []string{b.opts.UplinkDriver, b.opts.PodDriver} {
+		if d == DriverAFPacket {
+			g = append(g, binapi.GroupAFPacket)
+		} else {
+			g = append(g, binapi.GroupAFXDP)
+		}
+	}
+	return g
+}
+
+// Version is VPP's own version text; empty while it is not connected.
+func (b *Backend) Version() string {
+	b.connMu.Lock()
+	defer b.connMu.Unlock()
+	if b.conn == nil {
+		return ""
+	}
+	return b.conn.Version()
+}
+
+// Watch keeps the connection up until ctx ends, and signals whenever it came up
+// or went down, so that the caller can compare states at once instead of at its
+// next turn. Signals that nobody has taken are merged.
+func (b *Backend) Watch(ctx context.Context) <-chan struct{} {
+	const first, most = 50 * time.Millisecond, time.Second
+	out := make(chan struct{}, 1)
+	signal := func() {
+		select {
+		case out <- struct{}{}:
+		default:
+		}
+	}
+	go func() {
+		defer close(out)
+		wait := first
+		for ctx.Err() == nil {
+			c, err := b.connect(ctx)
+			if err != nil {
+				select {
+				case <-ctx.Done():
+				case <-time.After(wait):
+				}
+				wait = min(2*wait, most)
+				continue
+			}
+			wait = first
+			signal()
+			select {
+			case <-ctx.Done():
+			case <-c.Done():
+				b.log.Warn("VPP closed the connection")
+				signal()
+			}
+		}
+	}()
+	return out
+}
+
+// Close implements dataplane.Backend.
+func (b *Backend) Close() error {
+	b.connMu.Lock()
+	defer b.connMu.Unlock()
+	b.closed = true
+	if b.conn == nil {
+		return nil
+	}
+	err := b.conn.Close()
+	b.conn = nil
+	return err
+}
+
+// lost turns what went wrong with the connection into the caller's terms.
+func lost(err error) error {
+	if errors.Is(err, binapi.ErrDisconnected) {
+		return fmt.Errorf("%w: %w", dataplane.ErrDisconnected, err)
+	}
+	return err
+}
+
+// own reports whether an address is within this node's locator.
+func (b *Backend) own(a netip.Addr) bool { return b.opts.Locator.Contains(a) }

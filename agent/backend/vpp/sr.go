@@ -1,0 +1,213 @@
+package vpp
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/sidewinder-net/sidewinder/agent/dataplane"
+	"github.com/sidewinder-net/sidewinder/binapi"
+)
+
+// guarded: the kernel sees what comes in on the uplink as well, and must not
+// send on packets to our SIDs.
+func (b *Backend) guarded() bool { return b.opts.UplinkDriver == DriverAFPacket }
+
+// sidOf writes a local SID in VPP's terms.
+func sidOf(k dataplane.LocalSIDKey, v dataplane.LocalSID) (binapi.LocalSID, error) {
+	out := binapi.LocalSID{SID: k.SID.Addr(), Table: v.Table}
+	bits := 128
+	switch v.Behaviour {
+	case dataplane.BehaviourUN:
+		out.Behaviour, bits = binapi.SREndUN, binapi.UNPrefixBits
+	case dataplane.BehaviourEnd:
+		out.Behaviour = binapi.SREnd
+	case dataplane.BehaviourDT4:
+		out.Behaviour = binapi.SREndDT4
+	case dataplane.BehaviourDT6:
+		out.Behaviour = binapi.SREndDT6
+	default:
+		return out, fmt.Errorf("%w: behaviour %s", dataplane.ErrUnsupported, v.Behaviour)
+	}
+	if k.SID.Bits() != bits {
+		return out, fmt.Errorf("%w: behaviour %s on a /%d, VPP has it on a /%d only", dataplane.ErrUnsupported, v.Behaviour, k.SID.Bits(), bits)
+	}
+	return out, nil
+}
+
+// keyedSID is what VPP needs to find a SID: the address, and a behaviour of
+// the same prefix length.
+func keyedSID(k dataplane.LocalSIDKey) binapi.LocalSID {
+	l := binapi.LocalSID{SID: k.SID.Addr(), Behaviour: binapi.SREnd}
+	if k.SID.Bits() == binapi.UNPrefixBits {
+		l.Behaviour = binapi.SREndUN
+	}
+	return l
+}
+
+// setLocalSIDs adds SIDs, and replaces those that are there and differ. VPP has
+// no change of a SID: it is deleted and added back to back, and packets to it
+// that come within those microseconds are dropped.
+func (a *applier) setLocalSIDs(changes []dataplane.Change) error {
+	var now []binapi.LocalSID
+	if err := do(a.ctx, a.c, binapi.SRLocalSIDs(&now)); err != nil {
+		return err
+	}
+	have := map[netip.Prefix]binapi.LocalSID{}
+	for _, l := range now {
+		bits := 128
+		if l.Behaviour == binapi.SREndUN || l.Behaviour == binapi.SREndUNPerf {
+			bits = binapi.UNPrefixBits
+		}
+		have[netip.PrefixFrom(l.SID, bits)] = l
+	}
+	var tables []binapi.Table
+	for _, ch := range changes {
+		if v := ch.New.(dataplane.LocalSID); v.Table != 0 {
+			tables = append(tables, binapi.Table{ID: v.Table, IP6: v.Behaviour == dataplane.BehaviourDT6})
+		}
+	}
+	if err := a.ensureTables(tables); err != nil {
+		return err
+	}
+	var calls []*binapi.Call
+	var of []dataplane.Change
+	for _, ch := range changes {
+		k := ch.Key.(dataplane.LocalSIDKey)
+		want, err := sidOf(k, ch.New.(dataplane.LocalSID))
+		if err == nil && !a.own(want.SID) {
+			err = fmt.Errorf("%w: it is outside the locator %s", dataplane.ErrUnsupported, a.opts.Locator)
+		}
+		if err == nil && want.Behaviour == binapi.SREndUN && a.guarded() {
+			// Before VPP takes the packets, and the kernel with it.
+			err = addGuard(k.SID)
+		}
+		if err != nil {
+			a.fail(ch, err)
+			continue
+		}
+		old, exists := have[k.SID]
+		if exists && old == want {
+			continue
+		}
+		if exists {
+			calls, of = append(calls, binapi.SRLocalSIDDel(old)), append(of, ch)
+		}
+		calls, of = append(calls, binapi.SRLocalSIDAdd(want)), append(of, ch)
+	}
+	return a.run(calls, of)
+}
+
+// run carries out calls; of says which change each belongs to.
+func (a *applier) run(calls []*binapi.Call, of []dataplane.Change) error {
+	if len(calls) == 0 {
+		return nil
+	}
+	if err := a.c.Do(a.ctx, calls...); err != nil {
+		return err
+	}
+	for i, call := range calls {
+		a.fail(of[i], call.Err)
+	}
+	return nil
+}
+
+func (a *applier) deleteLocalSIDs(changes []dataplane.Change) error {
+	calls, of := a.collect(changes, func(ch dataplane.Change) (*binapi.Call, error) {
+		k := ch.Key.(dataplane.LocalSIDKey)
+		if !a.own(k.SID.Addr()) {
+			// A guard that an earlier locator left in the kernel.
+			return nil, a.removeGuard(k.SID)
+		}
+		return binapi.SRLocalSIDDel(keyedSID(k)), nil
+	})
+	if len(calls) == 0 {
+		return nil
+	}
+	if err := a.c.Do(a.ctx, calls...); err != nil {
+		return err
+	}
+	for i, call := range calls {
+		err := unless(call.Err, binapi.RetvalSIDAbsent)
+		if err == nil {
+			err = a.removeGuard(of[i].Key.(dataplane.LocalSIDKey).SID)
+		}
+		a.fail(of[i], err)
+	}
+	return nil
+}
+
+func (a *applier) removeGuard(sid netip.Prefix) error {
+	if !a.guarded() || sid.Bits() == 128 {
+		return nil
+	}
+	return delGuard(sid)
+}
+
+// steerings adds, moves or deletes steering entries. VPP moves one in a single
+// step, so no packet finds none.
+func (a *applier) steerings(changes []dataplane.Change) error {
+	if changes[0].Op == dataplane.OpDelete {
+		return a.each(changes, func(ch dataplane.Change) (*binapi.Call, error) {
+			k := ch.Key.(dataplane.SteeringKey)
+			return binapi.SRSteeringDel(binapi.Steering{Table: k.Table, Prefix: k.Prefix}), nil
+		}, binapi.RetvalSteeringAbsent)
+	}
+	var tables []binapi.Table
+	for _, ch := range changes {
+		k := ch.Key.(dataplane.SteeringKey)
+		tables = appendTable(tables, k.Table, k.Prefix)
+	}
+	if err := a.ensureTables(tables); err != nil {
+		return err
+	}
+	calls, of := a.collect(changes, func(ch dataplane.Change) (*binapi.Call, error) {
+		k, v := ch.Key.(dataplane.SteeringKey), ch.New.(dataplane.Steering)
+		if !a.own(v.BSID) {
+			return nil, fmt.Errorf("%w: BSID %s is outside the locator %s", dataplane.ErrUnsupported, v.BSID, a.opts.Locator)
+		}
+		return binapi.SRSteeringAdd(binapi.Steering{Table: k.Table, Prefix: k.Prefix, BSID: v.BSID}), nil
+	})
+	if len(calls) == 0 {
+		return nil
+	}
+	if err := a.c.Do(a.ctx, calls...); err != nil {
+		return err
+	}
+	for i, call := range calls {
+		err := call.Err
+		if binapi.Retval(err) == binapi.RetvalSteeringNoPolicy {
+			err = fmt.Errorf("%w: there is no policy with BSID %s", dataplane.ErrNotReady, of[i].New.(dataplane.Steering).BSID)
+		}
+		a.fail(of[i], err)
+	}
+	return nil
+}
+
+// deletePolicies deletes policies that nothing is steered into. VPP does not
+// look: it would leave the steering pointing at a free slot, and then at
+// whichever policy gets that.
+func (a *applier) deletePolicies(changes []dataplane.Change) error {
+	var steerings []binapi.Steering
+	if err := do(a.ctx, a.c, binapi.SRSteerings(&steerings)); err != nil {
+		return err
+	}
+	users := map[netip.Addr]netip.Prefix{}
+	for _, s := range steerings {
+		users[s.BSID] = s.Prefix
+	}
+	return a.each(changes, func(ch dataplane.Change) (*binapi.Call, error) {
+		bsid := ch.Key.(dataplane.PolicyKey).BSID
+		if p, ok := users[bsid]; ok {
+			return nil, fmt.Errorf("%w: %s is still steered into it", dataplane.ErrNotReady, p)
+		}
+		if !a.own(bsid) {
+			return nil, nil
+		}
+		return binapi.SRPolicyDel(bsid), nil
+	}, binapi.RetvalPolicyAbsent)
+}
+
+func sameList(l binapi.SegmentList, m dataplane.SegmentList) bool {
+	return l.Weight == m.Weight && slices.Equal(l.Segments, m.Segments)
+}
