@@ -115,6 +115,9 @@ func (f *Fabric) AddNode(node int, name string, wholeFrames bool) error {
 		if err := f.wire(TorName(node), torPort(k), tor, SpineName(k), SpinePort(node), spine); err != nil {
 			return err
 		}
+		if err := f.introduce(TorName(node), torPort(k), tor, SpineName(k), SpinePort(node), spine); err != nil {
+			return err
+		}
 	}
 	if err := f.viaGateway(name, netip.PrefixFrom(netip.IPv6Unspecified(), 0), UplinkName, TorAddr(node)); err != nil {
 		return err
@@ -138,7 +141,7 @@ func (f *Fabric) AddNode(node int, name string, wholeFrames bool) error {
 	return f.routeSpines(node, NodePrefix(node))
 }
 
-// RemoveNode takes a node, its ToR and every route to it away.
+// RemoveNode takes a node, its ToR and every route to it away, at once.
 func (f *Fabric) RemoveNode(node int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -182,25 +185,19 @@ func dropLinks(h *netlink.Handle) error {
 	return errors.Join(errs...)
 }
 
-// Close removes everything.
+// Close removes all namespaces. The kernel takes the wires in them down by and
+// by, which is many times faster than deleting each.
 func (f *Fabric) Close() error {
 	f.mu.Lock()
-	ids := make([]int, 0, len(f.nodes))
-	for id := range f.nodes {
-		ids = append(ids, id)
-	}
-	f.mu.Unlock()
-	var errs []error
-	for _, id := range ids {
-		errs = append(errs, f.RemoveNode(id))
-	}
-	f.mu.Lock()
 	defer f.mu.Unlock()
+	var errs []error
 	for name, h := range f.handles {
 		h.Close()
-		delete(f.handles, name)
 		errs = append(errs, ns.Delete(name))
 	}
+	clear(f.handles)
+	clear(f.nodes)
+	clear(f.locators)
 	return errors.Join(errs...)
 }
 
@@ -231,6 +228,34 @@ func (f *Fabric) wire(nsA, nameA string, addrA netip.Addr, nsB, nameB string, ad
 		a := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(end.addr, 64)), Flags: unix.IFA_F_NODAD}
 		if err := h.AddrAdd(link, a); err != nil {
 			return fmt.Errorf("wire %s/%s: address %s: %w", end.ns, end.name, end.addr, err)
+		}
+	}
+	return nil
+}
+
+// introduce makes the two ends of a wire permanent neighbours. The kernel's limit
+// on learnt neighbours counts those of all namespaces together, and a large
+// fabric would reach it.
+func (f *Fabric) introduce(nsA, nameA string, addrA netip.Addr, nsB, nameB string, addrB netip.Addr) error {
+	a, err := f.handles[nsA].LinkByName(nameA)
+	if err != nil {
+		return fmt.Errorf("wire %s/%s: %w", nsA, nameA, err)
+	}
+	b, err := f.handles[nsB].LinkByName(nameB)
+	if err != nil {
+		return fmt.Errorf("wire %s/%s: %w", nsB, nameB, err)
+	}
+	for _, n := range []struct {
+		ns       string
+		from, to netlink.Link
+		addr     netip.Addr
+	}{{nsA, a, b, addrB}, {nsB, b, a, addrA}} {
+		err := f.handles[n.ns].NeighSet(&netlink.Neigh{
+			LinkIndex: n.from.Attrs().Index, Family: netlink.FAMILY_V6, State: netlink.NUD_PERMANENT,
+			IP: n.addr.AsSlice(), HardwareAddr: n.to.Attrs().HardwareAddr,
+		})
+		if err != nil {
+			return fmt.Errorf("%s: neighbour %s: %w", n.ns, n.addr, err)
 		}
 	}
 	return nil

@@ -8,6 +8,10 @@ import (
 	"github.com/sidewinder-net/sidewinder/agent/status"
 )
 
+// maxPolicyTables is how many nodes' policies are shown in full; of a larger lab
+// the first node's are.
+const maxPolicyTables = 5
+
 // table shows nodes, locators, SIDs and policies as the agents tell them.
 func table(all []status.Status) string {
 	var b strings.Builder
@@ -32,7 +36,11 @@ func table(all []status.Status) string {
 	w.Flush()
 	b.WriteString("\n")
 	fmt.Fprintln(w, "POLICY ON\tTO\tFAMILY\tBINDING SID\tSEGMENTS\tSTEERED PREFIXES")
-	for _, s := range all {
+	for n, s := range all {
+		if len(all) > maxPolicyTables && n > 0 {
+			fmt.Fprintf(w, "...\t%d nodes more, each with as many\n", len(all)-n)
+			break
+		}
 		for i, p := range s.Policies {
 			on := s.Node
 			if i > 0 {
