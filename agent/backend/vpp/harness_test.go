@@ -112,8 +112,7 @@ func startVPP(t testing.TB) *manager {
 		close(m.ready)
 	}()
 	t.Cleanup(func() {
-		_ = m.cmd.Process.Signal(syscall.SIGTERM)
-		_ = m.cmd.Wait()
+		m.stop(t)
 		if t.Failed() {
 			t.Logf("vpp-manager:\n%s", m.log.String())
 		}
@@ -134,6 +133,18 @@ func (m *manager) waitReady(t testing.TB) {
 		require.Contains(t, line, "vpp ready")
 	case <-time.After(40 * time.Second):
 		t.Fatal("VPP is not ready after 40 s")
+	}
+}
+
+// stop ends the manager and its VPP; a second time it does nothing.
+func (m *manager) stop(t testing.TB) {
+	t.Helper()
+	if m.cmd.ProcessState != nil {
+		return
+	}
+	_ = m.cmd.Process.Signal(syscall.SIGTERM)
+	if err := m.cmd.Wait(); err != nil {
+		t.Errorf("vpp-manager: %v", err)
 	}
 }
 

@@ -93,8 +93,9 @@ func (c Config) Text() (string, error) {
 		line("cpu { workers %d }", c.Workers)
 	}
 	line("plugins {")
-	// VPP's own test client needs none of the plugins that are off.
-	line("  vat-path %s", c.RunDir)
+	// Plugins of VPP's own test client: none. They complain of those below
+	// that are off.
+	line("  vat-path %s", filepath.Join(c.RunDir, "none"))
 	line("  plugin default { disable }")
 	for _, p := range c.Plugins {
 		line("  plugin %s { enable }", p)
