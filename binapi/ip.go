@@ -29,9 +29,13 @@ func ipTable(t Table, add bool) *Call {
 	})
 }
 
-// IPTables dumps the tables of both families.
+// IPTables dumps the tables of both families, without those that VPP keeps for
+// itself and that have no number.
 func IPTables(out *[]Table) *Call {
 	return newDump(&ip.IPTableDump{}, func(d *ip.IPTableDetails) {
+		if d.Table.TableID == ^uint32(0) {
+			return
+		}
 		*out = append(*out, Table{ID: d.Table.TableID, IP6: d.Table.IsIP6, Name: d.Table.Name})
 	})
 }
