@@ -52,6 +52,11 @@ func runInit(args []string) int {
 	for {
 		select {
 		case code := <-done:
+			select {
+			case <-orphaned:
+				removeAfter(in)
+			default:
+			}
 			return code
 		case sig := <-signals:
 			_ = syscall.Kill(worker.Pid, sig.(syscall.Signal))
@@ -61,9 +66,7 @@ func runInit(args []string) int {
 		case <-kill:
 			return 128 + int(syscall.SIGKILL)
 		case <-orphaned:
-			// Nobody is left to tidy up after the tree but init itself.
-			killAll()
-			_ = os.RemoveAll(in.Dir)
+			removeAfter(in)
 			return 128 + int(syscall.SIGKILL)
 		}
 	}
@@ -89,16 +92,21 @@ func reap(worker int) int {
 	}
 }
 
-// killAll ends every process of the PID namespace but init, and waits a moment
-// for them to be gone, so that nothing writes into the work directory any more.
-func killAll() {
+// removeAfter does what the outer process would have done: nobody else is left
+// to. Every other process of the PID namespace is ended and gone first, so that
+// nothing writes into the work directory any more.
+func removeAfter(in Inside) {
 	_ = syscall.Kill(-1, syscall.SIGKILL)
-	for range 50 {
-		if err := syscall.Kill(-1, 0); errors.Is(err, syscall.ESRCH) {
-			return
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+		pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
+		if errors.Is(err, syscall.ECHILD) {
+			break
 		}
-		time.Sleep(20 * time.Millisecond)
+		if pid == 0 {
+			time.Sleep(5 * time.Millisecond)
+		}
 	}
+	_ = os.RemoveAll(in.Dir)
 }
 
 // prepareMounts makes the tree's own view of the file system: nothing mounted

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/sidewinder-net/sidewinder/agent/config"
 	"github.com/sidewinder-net/sidewinder/binapi"
@@ -69,9 +70,15 @@ func choose(ctx context.Context, want, vppBin string) (choice, error) {
 	case err == nil:
 		return choice{kind: want, why: "as asked for; " + what, vpp: path}, nil
 	case want == kindAuto:
-		return choice{kind: config.DataplaneLinux, why: fmt.Sprintf("the kernel's SRv6, because no usable VPP was found (%v)", err)}, nil
+		return choice{kind: config.DataplaneLinux, why: fmt.Sprintf("the kernel's SRv6, because no usable VPP was found (%s)", firstLine(err))}, nil
 	}
 	return choice{}, fmt.Errorf("dataplane %s: %w; install VPP 25.10 (FD.io's packages), or set "+find.Env+" to its vpp program", want, err)
+}
+
+// firstLine of an error: VPP's last words can be many.
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return strings.TrimRight(line, ":; ")
 }
 
 func (c choice) usesVPP() bool { return c.vpp != "" }

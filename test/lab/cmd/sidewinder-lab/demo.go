@@ -23,6 +23,8 @@ type demoFlags struct {
 	nodes, pods, paths  int
 	keep                bool
 	report, bin, vppBin string
+	// bare: bring the lab up and keep it, without showing or checking anything.
+	bare bool
 }
 
 func demoCommand() *cobra.Command {
@@ -33,16 +35,32 @@ func demoCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
 	}
+	f.common(cmd)
+	cmd.Flags().BoolVar(&f.keep, "keep", false, "leave it up until Ctrl-C and say how to look around")
+	cmd.Flags().StringVar(&f.report, "report", "", "write the outcome to this file as JSON")
+	return cmd
+}
+
+func upCommand() *cobra.Command {
+	f := demoFlags{keep: true, bare: true}
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Build a cluster and leave it up until Ctrl-C",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
+	}
+	f.common(cmd)
+	return cmd
+}
+
+func (f *demoFlags) common(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.dataplane, "dataplane", "auto", "auto, vpp, linux, or mixed (odd nodes on VPP)")
 	fl.IntVar(&f.nodes, "nodes", 3, fmt.Sprintf("nodes, %d to %d", lab.MinNodes, lab.MaxNodes))
 	fl.IntVar(&f.pods, "pods", 2, fmt.Sprintf("pods on each node, %d to %d", lab.MinPods, lab.MaxPods))
 	fl.IntVar(&f.paths, "paths", 2, fmt.Sprintf("parallel paths between the nodes, %d to %d", lab.MinPaths, lab.MaxPaths))
-	fl.BoolVar(&f.keep, "keep", false, "leave it up until Ctrl-C and say how to look around")
-	fl.StringVar(&f.report, "report", "", "write the outcome to this file as JSON")
 	fl.StringVar(&f.bin, "bin", "", "directory of the programs (default: where this one is)")
 	fl.StringVar(&f.vppBin, "vpp", "", "the vpp program (default: SIDEWINDER_VPP, or the one on PATH)")
-	return cmd
 }
 
 func (f demoFlags) run(ctx context.Context) error {
@@ -82,7 +100,7 @@ func (f demoFlags) run(ctx context.Context) error {
 	}
 	return tree.Run(tree.Options{
 		NeedRoot:    needRoot,
-		Description: fmt.Sprintf("demo, %s, %d nodes, %d pods each, %d paths", choice.kind, f.nodes, f.pods, f.paths),
+		Description: fmt.Sprintf("%s, %d nodes, %d pods each, %d paths", choice.kind, f.nodes, f.pods, f.paths),
 	}, func(in tree.Inside) error {
 		opts.Dir = in.Dir
 		return runDemo(ctx, f, choice, opts, in)
@@ -136,7 +154,11 @@ func runDemo(ctx context.Context, f demoFlags, c choice, opts lab.Options, in tr
 		err = d.lab.Start(ctx)
 	}
 	if err == nil {
-		d.show(ctx)
+		if f.bare {
+			err = d.showTable(ctx)
+		} else {
+			d.show(ctx)
+		}
 		if ctx.Err() == nil && f.keep {
 			d.explain()
 			<-ctx.Done()
@@ -162,7 +184,7 @@ func labLog(dir string) (*logrus.Logger, func(), error) {
 	return log, func() { out.Close() }, nil
 }
 
-// failed notes a failure, and whether the demo should go on.
+// failed notes a failure.
 func (d *demo) failed(what string, err error) {
 	if err != nil {
 		d.report.Failures = append(d.report.Failures, what+": "+err.Error())
@@ -249,6 +271,9 @@ func (d *demo) verdict(took time.Duration) error {
 		}
 		d.screen.printf("  logs, configuration and objects: %s\n", d.in.Dir)
 		return &tree.ExitError{Code: 1, Dir: d.in.Dir}
+	}
+	if d.flags.bare {
+		return nil
 	}
 	d.screen.printf("\n%s in %s: %d of %d probes answered, %d flows wore %d flow labels over %d paths (busiest %.1f%%), "+
 		"%d packets and 0 lost while agents restarted, TCP %s.\n",

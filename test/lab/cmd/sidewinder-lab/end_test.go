@@ -20,7 +20,7 @@ const staysUp = "The lab stays up"
 func keepUp(t *testing.T, tmp string) *program {
 	t.Helper()
 	needRoot(t)
-	p := start(t, tmp, nil, "demo", "--dataplane", "linux", "--nodes", "2", "--pods", "1", "--keep")
+	p := start(t, tmp, nil, "up", "--dataplane", "linux", "--nodes", "2", "--pods", "1")
 	p.waitFor(staysUp, 2*time.Minute)
 	return p
 }

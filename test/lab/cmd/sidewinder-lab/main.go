@@ -45,7 +45,7 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(demoCommand(), execCommand(), listCommand(), downCommand())
+	root.AddCommand(demoCommand(), upCommand(), execCommand(), listCommand(), downCommand())
 	return root
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -351,12 +353,27 @@ func (d *demo) leftOf(ctx context.Context, gone lab.Departed) ([]string, error) 
 	return left, nil
 }
 
+// ownName is how this program is called from the current directory.
+func ownName() string {
+	self, err := os.Executable()
+	if err != nil {
+		return "sidewinder-lab"
+	}
+	if cwd, err := os.Getwd(); err == nil {
+		if rel, err := filepath.Rel(cwd, self); err == nil && filepath.IsLocal(rel) && strings.Contains(rel, "/") {
+			return rel
+		}
+	}
+	return self
+}
+
 // explain says how to look around in a lab that stays up.
 func (d *demo) explain() {
 	id := d.in.ID
 	p := d.screen.printf
 	p("\n%s Look around from another terminal (as the same user):\n", d.screen.paint(bold, "The lab stays up until Ctrl-C."))
-	run := "bin/sidewinder-lab exec " + id
+	self := ownName()
+	run := self + " exec " + id
 	first := d.lab.Nodes()[0]
 	pods := d.lab.Pods()
 	for _, n := range d.lab.Nodes() {
@@ -376,5 +393,5 @@ func (d *demo) explain() {
 	}
 	p("  %s spine1 -- tcpdump -ni %s ip6\n", run, fabric.SpinePort(first.ID))
 	p("  objects %s\n  logs    %s/logs\n", d.lab.ObjectsDir(), d.in.Dir)
-	p("  bin/sidewinder-lab list; bin/sidewinder-lab down %s\n", id)
+	p("  %s list; %s down %s\n", self, self, id)
 }
