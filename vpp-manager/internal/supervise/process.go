@@ -122,6 +122,11 @@ func (p *Process) WaitReady(ctx context.Context, require ...binapi.Group) (strin
 		return "", err
 	}
 	defer c.Close()
+	// The API is used over the socket alone. Without names the shared memory
+	// goes with VPP, however that ends.
+	if err := remove(p.conf.SharedMemory()...); err != nil {
+		return "", err
+	}
 	return c.Version(), nil
 }
 
@@ -168,7 +173,12 @@ func describe(s *os.ProcessState, err error) string {
 
 // sweep removes what a VPP that was killed leaves behind.
 func sweep(c startup.Config) error {
-	for _, f := range append(c.SharedMemory(), c.APISocket(), c.CLISocket(), c.StatsSocket()) {
+	return remove(append(c.SharedMemory(), c.APISocket(), c.CLISocket(), c.StatsSocket())...)
+}
+
+// remove removes files; one that is absent is no error.
+func remove(files ...string) error {
+	for _, f := range files {
 		if err := os.Remove(f); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}

@@ -84,9 +84,11 @@ func (s *Supervisor) once(ctx context.Context) (up bool, err error) {
 	s.Log.WithFields(logrus.Fields{"pid": p.PID(), "vpp": s.Path}).Info("VPP started")
 	sctx, cancel := context.WithTimeout(ctx, s.StartTimeout)
 	version, err := p.WaitReady(sctx, s.Require...)
+	late := ctx.Err() == nil && sctx.Err() != nil
 	cancel()
 	if err != nil {
-		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		var death *DeathError
+		if late && !errors.As(err, &death) {
 			err = fmt.Errorf("VPP's API did not answer within %s: %w", s.StartTimeout, err)
 		}
 		return false, err
