@@ -27,3 +27,10 @@ func requireForeignKernelRoute(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, got, 1)
 }
+
+func delVeth(t *testing.T, name string) {
+	t.Helper()
+	l, err := netlink.LinkByName(name)
+	require.NoError(t, err)
+	require.NoError(t, netlink.LinkDel(l))
+}
