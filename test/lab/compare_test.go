@@ -29,6 +29,10 @@ L3 10.244.2.0/24	fcbb:bb00:1:eb51:2::4
 =========================
 	Address: 	fcbb:bb00:1:e004::/128
 	Behavior: 	DT4 (Endpoint with decapsulation and specific IPv4 table lookup)
+	Table: 	0
+	Good traffic: 	[22181 packets : 3430828 bytes]
+	Bad traffic:  	[3 packets : 0 bytes]
+--------------------
 `
 )
 
@@ -50,6 +54,11 @@ func TestCompareWithVPP(t *testing.T) {
 	require.ErrorContains(t, compareSteering("n", with(func(p *status.Policy) { p.Prefixes = []string{"10.244.3.0/24"} }), shownSteering), "10.244.3.0/24")
 	require.ErrorContains(t, compareSteering("n", with(func(p *status.Policy) { p.BSID = "fcbb:bb00:1:eb51:3::4" }), shownSteering), "10.244.2.0/24 into BSID")
 	require.ErrorContains(t, compareSIDs("n", []status.SID{{SID: "fcbb:bb00:1:e006::/128"}}, shownSIDs), "fcbb:bb00:1:e006::/128")
+}
+
+func TestGoodTraffic(t *testing.T) {
+	require.Equal(t, map[netip.Addr]uint64{netip.MustParseAddr("fcbb:bb00:1:e004::"): 22181}, goodTraffic(shownSIDs))
+	require.Empty(t, goodTraffic(""))
 }
 
 func TestDepartedIsFoundInText(t *testing.T) {

@@ -321,7 +321,12 @@ func (l *Lab) RemoveNode(ctx context.Context, id int) error {
 	delete(l.nodes, id)
 	l.mu.Unlock()
 	err := n.kill()
-	return errors.Join(err, l.forgetNode(n), n.dropPods(), l.fabric.RemoveNode(id))
+	err = errors.Join(err, l.forgetNode(n), n.dropPods(), l.fabric.RemoveNode(id))
+	// Its disk is lost too: what comes in its place starts afresh.
+	for _, dir := range []string{n.stateDir(), n.ipamDir(), n.cacheDir(), n.runDir()} {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
 }
 
 // Close ends the processes and removes the namespaces. Files stay: they belong

@@ -19,6 +19,9 @@ func Main(m interface{ Run() int }) {
 	var exit *tree.ExitError
 	switch {
 	case errors.As(err, &exit):
+		if exit.Dir != "" {
+			fmt.Fprintf(os.Stderr, "logs of the labs: %s (sidewinder-lab down %s removes them)\n", exit.Dir, tree.ID(exit.Dir))
+		}
 		os.Exit(exit.Code)
 	case errors.Is(err, tree.ErrRefused):
 		fmt.Fprintln(os.Stderr, err)

@@ -60,6 +60,10 @@ func (l *Lab) placeNode(id int) error {
 // runDir is where a node's sockets are, on the lab's own /run.
 func (n *Node) runDir() string { return filepath.Join("/run/sidewinder", n.Name) }
 
+func (n *Node) stateDir() string { return filepath.Join(n.lab.opts.Dir, "state", n.Name) }
+func (n *Node) ipamDir() string  { return filepath.Join(n.lab.opts.Dir, "ipam", n.Name) }
+func (n *Node) cacheDir() string { return filepath.Join(n.lab.opts.Dir, "cni-cache", n.Name) }
+
 // Socket is the agent's.
 func (n *Node) Socket() string { return filepath.Join(n.runDir(), "cni.sock") }
 
@@ -94,7 +98,7 @@ func (n *Node) writeConfig() (string, error) {
 	c.NodeName = n.Name
 	c.Dataplane = n.Dataplane
 	c.SourceDir = n.lab.objectsDir()
-	c.StateDir = filepath.Join(n.lab.opts.Dir, "state", n.Name)
+	c.StateDir = n.stateDir()
 	c.Socket = n.Socket()
 	c.Uplinks = []string{fabric.UplinkName}
 	c.LogLevel = "debug"

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"slices"
 
 	"github.com/containernetworking/cni/libcni"
@@ -81,7 +80,7 @@ func (n *Node) conflist() (*libcni.NetworkConfigList, error) {
 			"ipam": map[string]any{
 				"type":    ipamType,
 				"ranges":  ranges,
-				"dataDir": filepath.Join(n.lab.opts.Dir, "ipam", n.Name),
+				"dataDir": n.ipamDir(),
 			},
 		}},
 	})
@@ -92,7 +91,7 @@ func (n *Node) conflist() (*libcni.NetworkConfigList, error) {
 }
 
 func (n *Node) runtime() libcni.CNI {
-	return libcni.NewCNIConfigWithCacheDir([]string{n.lab.cniDir()}, filepath.Join(n.lab.opts.Dir, "cni-cache", n.Name), nil)
+	return libcni.NewCNIConfigWithCacheDir([]string{n.lab.cniDir()}, n.cacheDir(), nil)
 }
 
 func runtimeConf(pod string) *libcni.RuntimeConf {

@@ -90,6 +90,37 @@ func compareSIDs(node string, want []status.SID, shown string) error {
 	return errors.Join(errs...)
 }
 
+// VPPCarried gives how many packets VPP itself has decapsulated, by local SID.
+func (n *Node) VPPCarried(ctx context.Context) (map[netip.Addr]uint64, error) {
+	shown, err := n.VPPShow(ctx, "show sr localsids")
+	if err != nil {
+		return nil, err
+	}
+	return goodTraffic(shown), nil
+}
+
+// goodTraffic reads the counters of `show sr localsids`.
+func goodTraffic(shown string) map[netip.Addr]uint64 {
+	out := map[netip.Addr]uint64{}
+	var sid netip.Addr
+	for _, line := range strings.Split(shown, "\n") {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		switch name {
+		case "Address":
+			sid = netip.Addr{}
+			if found := addressesIn(value); len(found) == 1 {
+				sid = found[0]
+			}
+		case "Good traffic":
+			var packets uint64
+			if _, err := fmt.Sscanf(strings.TrimSpace(value), "[%d packets", &packets); err == nil && sid.IsValid() {
+				out[sid] = packets
+			}
+		}
+	}
+	return out
+}
+
 type addresses map[netip.Addr]bool
 
 func addressSet(text string) addresses {

@@ -37,6 +37,9 @@ type Info struct {
 	Kept bool `json:"-"`
 }
 
+// ID is the name of the lab whose work directory this is.
+func ID(dir string) string { return strings.TrimPrefix(filepath.Base(dir), dirPrefix) }
+
 // workDir is the outer process's hold on its directory. The lock is the
 // kernel's (flock), so it ends with the process whatever ends it.
 type workDir struct {
@@ -95,7 +98,7 @@ func newWorkDir(description string) (*workDir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("work directory: %w", err)
 	}
-	d := &workDir{id: strings.TrimPrefix(filepath.Base(path), dirPrefix), path: path}
+	d := &workDir{id: ID(path), path: path}
 	if d.lock, err = lockFile(path, os.O_CREATE); err != nil {
 		os.RemoveAll(path)
 		return nil, err
@@ -173,7 +176,7 @@ func inspect(path string) (Info, bool) {
 	if sys, ok := st.Sys().(*syscall.Stat_t); !ok || int(sys.Uid) != os.Geteuid() {
 		return Info{}, false
 	}
-	info := Info{ID: strings.TrimPrefix(filepath.Base(path), dirPrefix), Started: st.ModTime()}
+	info := Info{ID: ID(path), Started: st.ModTime()}
 	if raw, err := os.ReadFile(filepath.Join(path, fileInfo)); err == nil {
 		_ = json.Unmarshal(raw, &info)
 	}

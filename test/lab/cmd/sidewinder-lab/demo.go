@@ -159,11 +159,6 @@ func runDemo(ctx context.Context, f demoFlags, c choice, opts lab.Options, in tr
 		} else {
 			d.show(ctx)
 		}
-		if ctx.Err() == nil && f.keep {
-			d.explain()
-			<-ctx.Done()
-			d.screen.printf("\n")
-		}
 	}
 	return d.finish(ctx, start, err)
 }
@@ -200,6 +195,7 @@ func (d *demo) show(ctx context.Context) {
 		{"table", d.showTable},
 		{"VPP agrees", d.compareVPP},
 		{"reachability", d.reach},
+		{"VPP carries", d.vppCarried},
 		{"flow labels", d.spread},
 		{"agent restart", d.restartAgents},
 		{"throughput", d.measureThroughput},
@@ -216,41 +212,67 @@ func (d *demo) show(ctx context.Context) {
 	}
 }
 
-// finish takes the lab down, looks for what is left, and gives the verdict.
+// finish gives the verdict and takes the lab down: a lab to be kept only after
+// the user has looked around. err is why it could not be started.
 func (d *demo) finish(ctx context.Context, start time.Time, err error) error {
 	interrupted := ctx.Err() != nil
 	if err != nil && !interrupted {
 		d.failed("start", err)
 		d.screen.printf("%s\n", indent(d.screen.paint(red, err.Error())))
 	}
-	if d.lab != nil {
-		cleanErr := d.screen.step("take down", "taken down, nothing left behind", func(note func(string, ...any)) error {
-			if err := d.lab.Close(); err != nil {
-				return err
-			}
-			left, err := tree.Residue()
-			if err != nil {
-				return err
-			}
-			d.report.Left = append(d.report.Left, left...)
-			if len(left) > 0 {
-				note("found %d", len(left))
-				return errors.New(strings.Join(left, "\n"))
-			}
-			return nil
-		})
-		if cleanErr != nil {
-			d.failed("left behind", cleanErr)
-			d.screen.printf("%s\n", indent(d.screen.paint(red, cleanErr.Error())))
-		}
+	kept := d.flags.keep && err == nil && !interrupted
+	if kept {
+		d.conclude(time.Since(start))
+		d.explain()
+		<-ctx.Done()
+		d.screen.printf("\n")
 	}
-	for key, took := range d.screen.durations {
-		d.report.Durations[key] = millis(took)
-	}
-	d.report.Durations["total"] = millis(time.Since(start))
-	if interrupted && !d.flags.keep {
+	before := len(d.report.Failures)
+	d.takeDown()
+	if interrupted {
 		return &tree.ExitError{Code: tree.ExitInterrupted}
 	}
+	if !kept || len(d.report.Failures) > before {
+		d.conclude(time.Since(start))
+	}
+	if len(d.report.Failures) > 0 {
+		return &tree.ExitError{Code: 1, Dir: d.in.Dir}
+	}
+	return nil
+}
+
+// takeDown ends the lab and looks for what is left.
+func (d *demo) takeDown() {
+	if d.lab == nil {
+		return
+	}
+	err := d.screen.step("take down", "taken down, nothing left behind", func(note noter) error {
+		if err := d.lab.Close(); err != nil {
+			return err
+		}
+		left, err := tree.Residue()
+		if err != nil {
+			return err
+		}
+		d.report.Left = append(d.report.Left, left...)
+		if len(left) > 0 {
+			note("found %d", len(left))
+			return errors.New(strings.Join(left, "\n"))
+		}
+		return nil
+	})
+	if err != nil {
+		d.failed("left behind", err)
+		d.screen.printf("%s\n", indent(d.screen.paint(red, err.Error())))
+	}
+}
+
+// conclude writes the report and the verdict.
+func (d *demo) conclude(took time.Duration) {
+	for key, t := range d.screen.durations {
+		d.report.Durations[key] = millis(t)
+	}
+	d.report.Durations["total"] = millis(took)
 	d.report.OK = len(d.report.Failures) == 0
 	if d.flags.report != "" {
 		if err := d.report.write(d.flags.report); err != nil {
@@ -259,10 +281,10 @@ func (d *demo) finish(ctx context.Context, start time.Time, err error) error {
 			d.screen.printf("  report: %s\n", d.flags.report)
 		}
 	}
-	return d.verdict(time.Since(start))
+	d.verdict(took)
 }
 
-func (d *demo) verdict(took time.Duration) error {
+func (d *demo) verdict(took time.Duration) {
 	r := d.report
 	if len(r.Failures) > 0 {
 		d.screen.printf("\n%s after %s:\n", d.screen.paint(red, "FAILED"), seconds(took))
@@ -270,17 +292,16 @@ func (d *demo) verdict(took time.Duration) error {
 			d.screen.printf("%s", indent("- "+f))
 		}
 		d.screen.printf("  logs, configuration and objects: %s\n", d.in.Dir)
-		return &tree.ExitError{Code: 1, Dir: d.in.Dir}
+		return
 	}
 	if d.flags.bare {
-		return nil
+		return
 	}
 	d.screen.printf("\n%s in %s: %d of %d probes answered, %d flows wore %d flow labels over %d paths (busiest %.1f%%), "+
 		"%d packets and 0 lost while agents restarted, TCP %s.\n",
 		d.screen.paint(green, "OK"), seconds(took), r.Reachability.OK, r.Reachability.Tried,
 		r.FlowLabels.Flows, r.FlowLabels.Distinct, len(r.FlowLabels.Paths), 100*r.FlowLabels.MaxPathShare,
 		r.AgentRestart.Sent, bitRate(r.Throughput.TCPBitsPerSecond))
-	return nil
 }
 
 func bitRate(v float64) string {

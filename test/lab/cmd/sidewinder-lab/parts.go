@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -87,6 +85,42 @@ func (d *demo) reach(ctx context.Context) error {
 			lines = append(lines, f.String())
 		}
 		return errors.New(strings.Join(lines, "\n"))
+	})
+}
+
+// vppCarried wants the packets of the probes to have gone through VPP, not past
+// it through the kernel.
+func (d *demo) vppCarried(ctx context.Context) error {
+	if !d.choice.usesVPP() {
+		return nil
+	}
+	return d.screen.step("VPP carries", "VPP itself decapsulated the packets", func(note noter) error {
+		var errs []error
+		var total uint64
+		for i, n := range d.lab.Nodes() {
+			if n.Dataplane != config.DataplaneVPP {
+				continue
+			}
+			carried, err := n.VPPCarried(ctx)
+			if err != nil {
+				return err
+			}
+			for _, sid := range d.statuses[i].SIDs {
+				if !strings.HasPrefix(sid.Behaviour, "End.DT") {
+					continue
+				}
+				address, err := netip.ParseAddr(strings.TrimSuffix(sid.SID, "/128"))
+				if err != nil {
+					return err
+				}
+				if carried[address] == 0 {
+					errs = append(errs, fmt.Errorf("%s: VPP counts no packet to %s (%s)", n.Name, sid.SID, sid.Behaviour))
+				}
+				total += carried[address]
+			}
+		}
+		note("%d so far", total)
+		return errors.Join(errs...)
 	})
 }
 
@@ -272,126 +306,4 @@ func (d *demo) measureThroughput(ctx context.Context) error {
 		note("IPv4 %s, IPv6 %s", bitRate(d.report.Throughput.TCPBitsPerSecond), bitRate(d.report.Throughput.TCP6BitsPerSecond))
 		return ctx.Err()
 	})
-}
-
-// forgetTimeout is how long the others may take to forget a node.
-const forgetTimeout = 20 * time.Second
-
-// removeNode takes the last node away and looks for what still leads to it.
-func (d *demo) removeNode(ctx context.Context) error {
-	nodes := d.lab.Nodes()
-	last := nodes[len(nodes)-1]
-	err := d.screen.step("node removal", "a node removed leaves nothing on the others", func(note noter) error {
-		s, err := last.Status(ctx)
-		if err != nil {
-			return err
-		}
-		locator, err := netip.ParsePrefix(s.Locator)
-		if err != nil {
-			return fmt.Errorf("locator of %s: %w", last.Name, err)
-		}
-		gone := lab.Departed{Locator: locator, PodCIDRs: last.PodCIDRs()}
-		d.report.NodeRemoval.Node = last.Name
-		for _, n := range nodes[:len(nodes)-1] {
-			// A search that finds nothing while the node is there proves nothing later.
-			if found, err := n.Residue(ctx, gone); err != nil {
-				return err
-			} else if len(found) == 0 {
-				return fmt.Errorf("%s holds nothing towards %s although it is there: the search does not work", n.Name, last.Name)
-			}
-		}
-		start := time.Now()
-		if err := d.lab.RemoveNode(ctx, last.ID); err != nil {
-			return err
-		}
-		cctx, cancel := context.WithTimeout(ctx, forgetTimeout)
-		defer cancel()
-		if err := d.lab.WaitConverged(cctx); err != nil {
-			return err
-		}
-		left, err := d.leftOf(cctx, gone)
-		if err != nil {
-			return err
-		}
-		d.report.NodeRemoval.Left = append(d.report.NodeRemoval.Left, left...)
-		d.report.NodeRemoval.Millis = millis(time.Since(start))
-		note("%s, locator %s: no policy, steering or route after %s", last.Name, locator, seconds(time.Since(start)))
-		if len(left) > 0 {
-			note("%s: %d left", last.Name, len(left))
-			return errors.New(strings.Join(left, "\n"))
-		}
-		return nil
-	})
-	if err != nil || !d.flags.keep {
-		return err
-	}
-	return d.screen.step("node rejoins", "the node joins again", func(noter) error {
-		n, err := d.lab.AddNode(ctx, last.ID)
-		if err != nil {
-			return err
-		}
-		for range d.flags.pods {
-			if _, err := n.AddPod(ctx); err != nil {
-				return err
-			}
-		}
-		return d.lab.WaitConverged(ctx)
-	})
-}
-
-func (d *demo) leftOf(ctx context.Context, gone lab.Departed) ([]string, error) {
-	var left []string
-	for _, n := range d.lab.Nodes() {
-		found, err := n.Residue(ctx, gone)
-		if err != nil {
-			return nil, err
-		}
-		for _, f := range found {
-			left = append(left, n.Name+": "+f)
-		}
-	}
-	return left, nil
-}
-
-// ownName is how this program is called from the current directory.
-func ownName() string {
-	self, err := os.Executable()
-	if err != nil {
-		return "sidewinder-lab"
-	}
-	if cwd, err := os.Getwd(); err == nil {
-		if rel, err := filepath.Rel(cwd, self); err == nil && filepath.IsLocal(rel) && strings.Contains(rel, "/") {
-			return rel
-		}
-	}
-	return self
-}
-
-// explain says how to look around in a lab that stays up.
-func (d *demo) explain() {
-	id := d.in.ID
-	p := d.screen.printf
-	p("\n%s Look around from another terminal (as the same user):\n", d.screen.paint(bold, "The lab stays up until Ctrl-C."))
-	self := ownName()
-	run := self + " exec " + id
-	first := d.lab.Nodes()[0]
-	pods := d.lab.Pods()
-	for _, n := range d.lab.Nodes() {
-		if n.Dataplane != config.DataplaneVPP {
-			continue
-		}
-		ctl := fmt.Sprintf("%s %s -- %s -s %s/cli.sock", run, n.Name, vppctlFor(d.choice.vpp), n.VPPDir())
-		for _, show := range []string{"sr policies", "sr steering-policies", "sr localsids"} {
-			p("  %s show %s\n", ctl, show)
-		}
-		break
-	}
-	p("  %s %s -- ip -6 route\n", run, first.Name)
-	p("  %s %s -- ip route\n", run, first.Name)
-	if to, ok := pods[len(pods)-1].Addr(4); ok {
-		p("  %s %s -- ping -c 3 %s\n", run, pods[0].Name, to)
-	}
-	p("  %s spine1 -- tcpdump -ni %s ip6\n", run, fabric.SpinePort(first.ID))
-	p("  objects %s\n  logs    %s/logs\n", d.lab.ObjectsDir(), d.in.Dir)
-	p("  %s list; %s down %s\n", self, self, id)
 }
