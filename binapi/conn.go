@@ -46,9 +46,9 @@ type Conn struct {
 	lifeline net.Conn
 
 	// ctx ends when the connection does; its cause says why.
-	ctx   context.Context
-	fail_ context.CancelCauseFunc
-	once  sync.Once
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	once   sync.Once
 }
 
 // Dial connects, and tries again until ctx ends when VPP is not there yet. It
@@ -107,7 +107,7 @@ func dial(ctx context.Context, o Options) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{replyTimeout: o.ReplyTimeout, logger: o.Log, gov: gov, lifeline: lifeline}
-	c.ctx, c.fail_ = context.WithCancelCause(context.Background())
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	go c.watch()
 
 	var v vpe.ShowVersionReply
@@ -137,7 +137,7 @@ func (c *Conn) watch() {
 }
 
 // fail marks the connection broken; the first reason stays.
-func (c *Conn) fail(err error) { c.fail_(err) }
+func (c *Conn) fail(err error) { c.cancel(err) }
 
 // failure is why the connection is broken, or nil.
 func (c *Conn) failure() error {

@@ -497,6 +497,9 @@ func testRemoval(t *testing.T, n *twoNodes) {
 		}
 		apply(t, n.backend[0], dataplane.New())
 		check()
+		pod, err := netlink.LinkByName(podLink(0))
+		require.NoError(t, err)
+		require.False(t, pod.Attrs().Xdp != nil && pod.Attrs().Xdp.Attached, "VPP's XDP program must be gone from the pod's link")
 		apply(t, n.backend[0], n.want[0])
 		check()
 	})
