@@ -109,7 +109,7 @@ func planFrom(ips []*current.IPConfig, routes []*types.Route) (plan, error) {
 			others = append(others, n)
 		}
 	}
-	p.routes = append(defaults, others...)
+	p.routes = slices.Concat(defaults, others)
 	return p, nil
 }
 

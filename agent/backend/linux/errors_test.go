@@ -72,7 +72,7 @@ func TestWhatCannotBe(t *testing.T) {
 			require.Contains(t, failed, c.key)
 			require.ErrorContains(t, failed[c.key], c.says)
 			for _, e := range []error{dataplane.ErrUnsupported, dataplane.ErrNotReady} {
-				require.Equal(t, c.is == e, errors.Is(failed[c.key], e), "%v is %v", failed[c.key], e)
+				require.Equal(t, errors.Is(c.is, e), errors.Is(failed[c.key], e), "%v is %v", failed[c.key], e)
 			}
 		})
 	}

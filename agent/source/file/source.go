@@ -19,6 +19,7 @@ import (
 	"context"
 	"net/netip"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -147,8 +148,8 @@ func (s *Source) refresh() time.Time {
 		}})
 		return time.Time{}
 	}
-	objs, contradictions := source.Assemble(append(v.entries, v.leaving...), source.Options{Block: s.cfg.Block, Self: s.cfg.NodeName})
-	problems := append(v.problems, contradictions...)
+	objs, contradictions := source.Assemble(slices.Concat(v.entries, v.leaving), source.Options{Block: s.cfg.Block, Self: s.cfg.NodeName})
+	problems := slices.Concat(v.problems, contradictions)
 	source.SortProblems(problems)
 	if len(contradictions) > 0 {
 		s.take(nil, false, problems)

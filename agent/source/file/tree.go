@@ -69,8 +69,7 @@ func (t *tree) write(b *bytes.Buffer, n *yaml.Node, v value, depth int) error {
 	if len(t.values) > maxValues {
 		return fail(v.line, "the object has more than %d values", maxValues)
 	}
-	switch n.Kind {
-	case yaml.AliasNode:
+	if n.Kind == yaml.AliasNode {
 		if n.Alias == nil {
 			return fail(v.line, "refers to an unknown anchor")
 		}
