@@ -86,7 +86,7 @@ func (c *Conn) Do(ctx context.Context, calls ...*Call) error {
 func (c *Conn) exchange(ctx context.Context, calls []*Call) error {
 	unanswered := func(from int, err error) error {
 		if !errors.Is(err, ErrDisconnected) && ctx.Err() == nil {
-			err = fmt.Errorf("%w: %v", ErrDisconnected, err)
+			err = fmt.Errorf("%w: %w", ErrDisconnected, err)
 		}
 		for _, call := range calls[from:] {
 			call.Err = err

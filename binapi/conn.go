@@ -133,7 +133,7 @@ func (c *Conn) watch() {
 	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
 		err = errors.New("VPP closed the connection")
 	}
-	c.fail(fmt.Errorf("%w: %v", ErrDisconnected, err))
+	c.fail(fmt.Errorf("%w: %w", ErrDisconnected, err))
 }
 
 // fail marks the connection broken; the first reason stays.

@@ -14,7 +14,6 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
 	log := logrus.New()
 	log.SetOutput(os.Stderr)
 	root := &cobra.Command{
@@ -24,7 +23,9 @@ func main() {
 		SilenceErrors: true,
 	}
 	root.AddCommand(runCommand(log), findCommand())
-	if err := root.ExecuteContext(ctx); err != nil {
+	err := root.ExecuteContext(ctx)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "vpp-manager:", err)
 		os.Exit(1)
 	}

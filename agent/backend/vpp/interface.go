@@ -72,16 +72,17 @@ func (a *applier) setInterface(name string, want dataplane.Interface) (fatal, er
 	if err != nil {
 		return nil, fmt.Errorf("%w: link %q: %w", dataplane.ErrNotReady, name, err)
 	}
-	if want.Role == dataplane.RolePod {
+	switch {
+	case want.Role == dataplane.RolePod:
 		if err := a.ensureLoopback(); err != nil {
 			return err, nil
 		}
 		if link, err = preparePodLink(link, want, a.opts.PodDriver == DriverAFPacket); err != nil {
 			return nil, fmt.Errorf("link %q: %w", name, err)
 		}
-	} else if !link.up {
+	case !link.up:
 		return nil, fmt.Errorf("%w: link %q is down", dataplane.ErrNotReady, name)
-	} else if !want.MAC.IsZero() && want.MAC != link.mac {
+	case !want.MAC.IsZero() && want.MAC != link.mac:
 		// VPP would change the host's own address with it.
 		return nil, fmt.Errorf("%w: MAC %s: link %q has %s, and its address is the host's to choose", dataplane.ErrUnsupported, want.MAC, name, link.mac)
 	}
@@ -127,9 +128,9 @@ func (a *applier) setInterface(name string, want dataplane.Interface) (fatal, er
 // fresh instance finds it, however far this one gets.
 func (a *applier) createInterface(link linkInfo, t tag, mac dataplane.MAC) (fatal, err error) {
 	driver := a.driver(dataplane.InterfaceRole(t.role))
-	index, fatal, err := a.halfMade(driver, link.name)
-	if fatal != nil || err != nil {
-		return fatal, err
+	index, err := a.halfMade(driver, link.name)
+	if err != nil {
+		return nil, err
 	}
 	if index == binapi.NoInterface {
 		if fatal, err := a.attach(driver, link.name, mac, &index); fatal != nil || err != nil {
@@ -184,19 +185,19 @@ func devType(driver string) string {
 // halfMade finds an interface on the link that was created and never tagged nor
 // brought up: an instance ended in between. One that is up is somebody else's,
 // and is left alone.
-func (a *applier) halfMade(driver, link string) (index binapi.Index, fatal, err error) {
+func (a *applier) halfMade(driver, link string) (binapi.Index, error) {
 	for _, i := range a.view.others {
 		packet := i.DevType == devAFPacket && i.Name == "host-"+link
 		xdp := i.DevType == devAFXDP && strings.HasPrefix(i.Name, link+"/")
 		switch {
 		case !packet && !xdp:
 		case i.AdminUp || i.Tag != "" || packet != (driver == DriverAFPacket):
-			return 0, nil, fmt.Errorf("VPP's interface %s uses the link already and was not made by this program; remove it in VPP", i.Name)
+			return 0, fmt.Errorf("VPP's interface %s uses the link already and was not made by this program; remove it in VPP", i.Name)
 		default:
-			return i.Index, nil, nil
+			return i.Index, nil
 		}
 	}
-	return binapi.NoInterface, nil, nil
+	return binapi.NoInterface, nil
 }
 
 // configure brings everything about an interface to what is wanted. All of it
