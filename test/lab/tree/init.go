@@ -64,10 +64,10 @@ func runInit(args []string) int {
 				kill = time.After(killAfter)
 			}
 		case <-kill:
-			return 128 + int(syscall.SIGKILL)
+			return exitKilled
 		case <-orphaned:
 			removeAfter(in)
-			return 128 + int(syscall.SIGKILL)
+			return exitKilled
 		}
 	}
 }

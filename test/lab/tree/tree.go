@@ -85,6 +85,9 @@ var ErrRefused = errors.New("the kernel refuses the namespaces that the lab is m
 // failed, so nothing is kept.
 const ExitInterrupted = 130
 
+// exitKilled is the status of a tree that was ended by force.
+const exitKilled = 128 + int(syscall.SIGKILL)
+
 // killAfter is how long the worker has to end after a signal.
 const killAfter = 20 * time.Second
 
@@ -136,7 +139,8 @@ func Run(opts Options, work func(Inside) error) error {
 	switch code {
 	case 0:
 		return dir.remove()
-	case ExitInterrupted, 128 + int(syscall.SIGTERM), 128 + int(syscall.SIGHUP):
+	case ExitInterrupted, 128 + int(syscall.SIGTERM), 128 + int(syscall.SIGHUP), exitKilled:
+		// Somebody ended it: nothing failed that logs would explain.
 		return errors.Join(dir.remove(), &ExitError{Code: code})
 	}
 	dir.keep()

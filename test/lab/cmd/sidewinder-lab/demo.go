@@ -79,6 +79,10 @@ func (f demoFlags) run(ctx context.Context) error {
 		if f.report, err = filepath.Abs(f.report); err != nil {
 			return err
 		}
+		// Said now, not after all the work.
+		if st, err := os.Stat(filepath.Dir(f.report)); err != nil || !st.IsDir() {
+			return fmt.Errorf("report: %s is not a directory; make it first", filepath.Dir(f.report))
+		}
 	}
 	choice, err := choose(ctx, f.dataplane, f.vppBin)
 	if err != nil {

@@ -94,6 +94,7 @@ func TestLimits(t *testing.T) {
 		{"pods: 0 is not between 1 and 20", []string{"--pods", "0"}},
 		{"paths: 17 is not between 1 and 16", []string{"--paths", "17"}},
 		{`dataplane: "ovs" is not one of`, []string{"--dataplane", "ovs"}},
+		{"report: /nonexistent is not a directory", []string{"--report", "/nonexistent/r.json"}},
 		{"make build", []string{"--bin", "/nonexistent"}},
 		{"VPP not found", []string{"--dataplane", "vpp", "--vpp", "/nonexistent/vpp"}},
 	} {

@@ -76,8 +76,9 @@ func TestKilledInsideTakesAllDown(t *testing.T) {
 	require.NotZero(t, initPID)
 	require.NoError(t, syscall.Kill(initPID, syscall.SIGKILL))
 	require.Equal(t, 128+int(syscall.SIGKILL), p.wait(30*time.Second))
-	require.Contains(t, p.out.String(), "logs are in")
+	require.Contains(t, p.out.String(), "the lab ended with status 137")
 	requireGone(t, pids)
+	requireEmpty(t, tmp)
 }
 
 func TestInterruptWhileStarting(t *testing.T) {

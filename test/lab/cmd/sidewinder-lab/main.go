@@ -28,7 +28,7 @@ func main() {
 	case err == nil:
 	case errors.As(err, &exit):
 		// A worker that ended by itself has said why.
-		if exit.Code > 128 && exit.Code != tree.ExitInterrupted && exit.Dir != "" {
+		if exit.Code > 128 && exit.Code != tree.ExitInterrupted {
 			fmt.Fprintln(os.Stderr, "sidewinder-lab:", err)
 		}
 		os.Exit(exit.Code)
