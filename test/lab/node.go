@@ -103,7 +103,6 @@ func (n *Node) writeConfig() (string, error) {
 	c.Uplinks = []string{fabric.UplinkName}
 	c.LogLevel = "debug"
 	c.VPP.Socket = filepath.Join(n.VPPDir(), "api.sock")
-	c.VPP.UplinkDriver, c.VPP.PodDriver = "af_packet", "af_packet"
 	if err := c.Validate(); err != nil {
 		return "", fmt.Errorf("configuration of %s: %w", n.Name, err)
 	}
