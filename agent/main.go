@@ -69,19 +69,21 @@ func run(ctx context.Context, cfg config.Config) error {
 	kernel := underlay.New(underlay.Options{
 		Uplinks: cfg.Uplinks, Neighbours: cfg.Dataplane == config.DataplaneVPP, Log: log.WithField("component", "underlay"),
 	})
-	uplinks, err := kernel.Wait(ctx)
-	if err != nil {
-		return err
-	}
-	be, changes, err := open(ctx, cfg, uplinks, log.WithField("component", "dataplane"))
-	if err != nil {
-		return err
-	}
-	defer be.Close()
-	rec := reconcile.New(reconcile.Options{Backend: be, Resync: cfg.ResyncInterval, Log: log.WithField("component", "reconcile")})
 	src := file.New(file.Config{Dir: cfg.SourceDir, NodeName: cfg.NodeName, Block: cfg.BlockPrefix}, log.WithField("component", "source"))
+	g, ctx := errgroup.WithContext(ctx)
 	ctl := controller.New(controller.Options{
-		Config: cfg, Source: src, Underlay: kernel, Reconciler: rec, Version: be.Version, Log: log.WithField("component", "controller"),
+		Config: cfg, Source: src, Underlay: kernel, Log: log.WithField("component", "controller"),
+		Connect: func(ctx context.Context, uplinks []string) (controller.Dataplane, error) {
+			be, changes, err := open(ctx, cfg, uplinks, log.WithField("component", "dataplane"))
+			if err != nil {
+				return controller.Dataplane{}, err
+			}
+			rec := reconcile.New(reconcile.Options{Backend: be, Resync: cfg.ResyncInterval, Log: log.WithField("component", "reconcile")})
+			g.Go(func() error { return errors.Join(rec.Run(ctx), be.Close()) })
+			g.Go(func() error { return follow(ctx, changes, rec) })
+			log.WithFields(logrus.Fields{"dataplane": cfg.Dataplane, "version": be.Version(), "uplinks": uplinks}).Info("connected")
+			return controller.Dataplane{Reconciler: rec, Version: be.Version}, nil
+		},
 	})
 	srv, err := cniserver.New(cniserver.Options{
 		Socket: cfg.Socket, StateDir: cfg.StateDir,
@@ -91,25 +93,24 @@ func run(ctx context.Context, cfg config.Config) error {
 	if err != nil {
 		return err
 	}
-
-	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return kernel.Run(ctx) })
 	g.Go(func() error { return src.Run(ctx) })
-	g.Go(func() error { return rec.Run(ctx) })
-	g.Go(func() error { return ctl.Run(ctx, srv) })
 	g.Go(func() error { return srv.Run(ctx) })
-	g.Go(func() error {
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-changes:
-				rec.Trigger()
-			}
-		}
-	})
-	log.WithFields(logrus.Fields{"node": cfg.NodeName, "dataplane": cfg.Dataplane, "version": be.Version(), "uplinks": uplinks}).Info("started")
+	g.Go(func() error { return ctl.Run(ctx, srv) })
+	log.WithField("node", cfg.NodeName).Info("started")
 	return g.Wait()
+}
+
+// follow has the dataplane compared whenever it may have changed by itself.
+func follow(ctx context.Context, changes <-chan struct{}, rec *reconcile.Reconciler) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changes:
+			rec.Trigger()
+		}
+	}
 }
 
 // open gives the dataplane, and a channel that signals when something in it may

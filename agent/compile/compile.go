@@ -35,7 +35,7 @@ type Result struct {
 
 // Compile is the function.
 func Compile(s cluster.Snapshot, t Target) Result {
-	c := &compiler{snap: s, target: t, state: dataplane.New()}
+	c := &compiler{snap: s, target: t, state: dataplane.New(), claims: newClaims(s)}
 	c.settings()
 	c.uplinks()
 	c.localSIDs()
@@ -54,6 +54,7 @@ type compiler struct {
 	state    dataplane.State
 	policies []status.Policy
 	problems []status.Problem
+	claims   *claims
 }
 
 func (c *compiler) problem(object, field, remedy, format string, args ...any) {
@@ -90,12 +91,16 @@ func (c *compiler) localSIDs() {
 // otherwise it would follow the default route back into the underlay.
 func (c *compiler) localPrefixes() {
 	for _, p := range c.snap.Nodes[c.snap.Self.Name].PodCIDRs {
+		if a, bad := c.claims.underlayIn(p); bad {
+			c.problem("Node/"+c.snap.Self.Name, "spec.podCIDRs", "use pod prefixes apart from the underlay's", "%s contains %s, an address of the underlay", p, a)
+			continue
+		}
 		c.state.Routes[dataplane.RouteKey{Prefix: p}] = dataplane.Route{}
 	}
 }
 
 func (c *compiler) endpoints() {
-	owner := map[netip.Addr]string{}
+	owner := c.claims.local
 	for _, id := range slices.Sorted(maps.Keys(c.snap.Endpoints)) {
 		e := c.snap.Endpoints[id]
 		object := "pod " + e.Namespace + "/" + e.Name

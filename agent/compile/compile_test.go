@@ -171,7 +171,66 @@ func TestChangesOnPeers(t *testing.T) {
 				s.SRv6Nodes["b"] = n
 			},
 			gone:    []string{"steering/10.244.1.0/24"},
-			problem: "SRv6Node/b: spec.prefixes: 10.244.1.0/24 belongs to node a (give each prefix to one node)",
+			problem: "SRv6Node/b: spec.prefixes: 10.244.1.0/24 belongs to node a by its Node object (start the node's agent, which publishes anew, or remove its SRv6Node)",
+		},
+		"a part of a prefix of ours published": {
+			change: func(s *cluster.Snapshot) {
+				n := s.SRv6Nodes["b"]
+				n.Prefixes = prefixes("10.244.1.0/28")
+				s.SRv6Nodes["b"] = n
+			},
+			gone:    []string{"steering/10.244.1.0"},
+			problem: "SRv6Node/b: spec.prefixes: 10.244.1.0/28 belongs to node a by its Node object (start the node's agent, which publishes anew, or remove its SRv6Node)",
+		},
+		"a prefix that moved to a node while its old one is silent": {
+			change: func(s *cluster.Snapshot) {
+				l := v1alpha1.Locator(block, 3)
+				moved := prefixes("10.244.2.0/24")
+				s.Nodes["b"] = cluster.Node{Name: "b"}
+				s.Nodes["c"] = cluster.Node{Name: "c", PodCIDRs: moved}
+				s.SRv6Nodes["c"] = cluster.SRv6Node{Name: "c", EncapSource: netip.MustParseAddr("fd53::c"), Locator: l, SIDs: publish.SIDs(l), Prefixes: moved}
+				s.Underlay.Routes[l] = s.Underlay.Routes[v1alpha1.Locator(block, 2)]
+			},
+			there:   []string{"steering/10.244.2.0/24 = bsid fcbb:bb00:1:eb51:3::4"},
+			problem: "SRv6Node/b: spec.prefixes: 10.244.2.0/24 belongs to node c by its Node object (start the node's agent, which publishes anew, or remove its SRv6Node)",
+		},
+		"an address that moved to another node": {
+			change: func(s *cluster.Snapshot) {
+				s.Nodes["c"] = cluster.Node{Name: "c", Addresses: []netip.Addr{netip.MustParseAddr("fd53::b")}}
+			},
+			gone:    []string{"route/fcbb:bb00:2::/48"},
+			problem: "SRv6Node/b: spec.encapSource: fd53::b is now an address of node c: no route to locator fcbb:bb00:2::/48 (start the node's agent, which publishes anew, or remove its SRv6Node)",
+		},
+		"a prefix over the underlay": {
+			change: func(s *cluster.Snapshot) {
+				s.Pools = nil
+				n := s.SRv6Nodes["b"]
+				n.Prefixes = prefixes("fd53::/64")
+				s.SRv6Nodes["b"] = n
+			},
+			gone:    []string{"steering/fd53"},
+			problem: "SRv6Node/b: spec.prefixes: fd53::/64 contains fd53::a, an address of the underlay (use pod prefixes apart from the underlay's)",
+		},
+		"a prefix of this node over the underlay": {
+			change: func(s *cluster.Snapshot) {
+				s.Nodes["a"] = cluster.Node{Name: "a", PodCIDRs: prefixes("fd53::/64")}
+			},
+			gone:    []string{"route/fd53"},
+			problem: "Node/a: spec.podCIDRs: fd53::/64 contains fd53::a, an address of the underlay (use pod prefixes apart from the underlay's)",
+		},
+		"a stale Pod object with the address of a pod here": {
+			change: func(s *cluster.Snapshot) {
+				s.Pods["default/web"] = cluster.Pod{Node: "b", IPs: []netip.Addr{netip.MustParseAddr("10.244.1.5")}}
+			},
+			there:   []string{"route/10.244.1.5/32 = dev swc1"},
+			gone:    []string{"steering/10.244.1.5"},
+			problem: "SRv6Node/b: spec.prefixes: 10.244.1.5 is the address of pod default/web on this node (remove the Pod object that is out of date)",
+		},
+		"a pod on a peer with an address borrowed from us": {
+			change: func(s *cluster.Snapshot) {
+				s.Pods["default/far"] = cluster.Pod{Node: "b", IPs: []netip.Addr{netip.MustParseAddr("10.244.1.77")}}
+			},
+			there: []string{"steering/10.244.1.77/32 = bsid fcbb:bb00:1:eb51:2::4"},
 		},
 		"a prefix in no pool": {
 			change: func(s *cluster.Snapshot) {

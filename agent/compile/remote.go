@@ -52,10 +52,6 @@ func (c *compiler) remotes() {
 		return // nothing can be steered before this node holds a locator
 	}
 	holders := map[netip.Prefix]string{self.Locator: self.Name}
-	owners := prefixOwners{}
-	for _, p := range c.snap.Nodes[self.Name].PodCIDRs {
-		owners[p] = self.Name
-	}
 	borrowed := c.borrowed()
 	for _, name := range slices.Sorted(maps.Keys(c.snap.SRv6Nodes)) {
 		// A node whose Node object is gone has left, whatever it published.
@@ -68,10 +64,10 @@ func (c *compiler) remotes() {
 		}
 		holders[n.Locator] = name
 		c.underlay(n)
-		prefixes := slices.Concat(n.Prefixes, borrowed[name])
+		prefixes := slices.Concat(c.published(n), borrowed[name])
 		slices.SortFunc(prefixes, comparePrefix)
 		for _, f := range families {
-			c.policy(n, f, prefixes, owners)
+			c.policy(n, f, prefixes)
 		}
 	}
 }
@@ -93,6 +89,11 @@ func (c *compiler) validLocator(n cluster.SRv6Node, holders map[netip.Prefix]str
 
 // underlay makes the node's locator reachable.
 func (c *compiler) underlay(n cluster.SRv6Node) {
+	if other, taken := c.claims.addresses[n.EncapSource]; taken && other != n.Name {
+		c.problem("SRv6Node/"+n.Name, "spec.encapSource", "start the node's agent, which publishes anew, or remove its SRv6Node",
+			"%s is now an address of node %s: no route to locator %s", n.EncapSource, other, n.Locator)
+		return
+	}
 	u, ok := c.snap.Underlay.Routes[n.Locator]
 	if !ok || len(u.NextHops) == 0 {
 		c.problem("SRv6Node/"+n.Name, "spec.encapSource", "route the node's address or its locator in the underlay",
@@ -116,7 +117,7 @@ func (c *compiler) underlay(n cluster.SRv6Node) {
 
 // policy makes the SR policy to a node for one family, and steers the node's
 // prefixes of that family into it.
-func (c *compiler) policy(n cluster.SRv6Node, f family, prefixes []netip.Prefix, owners prefixOwners) {
+func (c *compiler) policy(n cluster.SRv6Node, f family, prefixes []netip.Prefix) {
 	prefixes = slices.DeleteFunc(slices.Clone(prefixes), func(p netip.Prefix) bool { return !f.is(p.Addr()) })
 	sid, ok := n.SIDFor(f.behaviour)
 	if !ok {
@@ -133,8 +134,8 @@ func (c *compiler) policy(n cluster.SRv6Node, f family, prefixes []netip.Prefix,
 		Lists: []string{p.String()}, Prefixes: []string{},
 	}
 	for _, prefix := range prefixes {
-		if c.steerable(n.Name, prefix, owners) {
-			owners[prefix] = n.Name
+		if c.steerable(n.Name, prefix) {
+			c.claims.prefixes[prefix] = n.Name
 			c.state.Steerings[dataplane.SteeringKey{Prefix: prefix}] = dataplane.Steering{BSID: bsid}
 			info.Prefixes = append(info.Prefixes, prefix.String())
 		}
@@ -166,53 +167,4 @@ func (c *compiler) borrowed() map[string][]netip.Prefix {
 		}
 	}
 	return out
-}
-
-// prefixOwners says which node has a prefix.
-type prefixOwners map[netip.Prefix]string
-
-// steerable refuses prefixes that would take traffic away from where it belongs.
-func (c *compiler) steerable(node string, p netip.Prefix, owners prefixOwners) bool {
-	object := "SRv6Node/" + node
-	other, taken := owners[p]
-	switch {
-	case taken && other == node:
-		return false // named twice by the same node
-	case taken:
-		c.problem(object, "spec.prefixes", "give each prefix to one node", "%s belongs to node %s", p, other)
-	case p.Overlaps(c.snap.Self.Block):
-		c.problem(object, "spec.prefixes", "use pod prefixes outside the SID block", "%s overlaps the SID block %s", p, c.snap.Self.Block)
-	case !c.inPool(p):
-		c.problem(object, "spec.prefixes", "make an IPPool that contains it", "%s lies in no IPPool", p)
-	default:
-		return true
-	}
-	return false
-}
-
-// inPool: with no pool of a family, that family's prefixes are not checked,
-// except that nobody may claim everything.
-func (c *compiler) inPool(p netip.Prefix) bool {
-	if p.Bits() == 0 {
-		return false
-	}
-	any := false
-	for _, pool := range c.snap.Pools {
-		if pool.CIDR.Addr().Is4() != p.Addr().Is4() {
-			continue
-		}
-		any = true
-		// A disabled pool gives out no more addresses; those given out live on.
-		if pool.CIDR.Bits() <= p.Bits() && pool.CIDR.Contains(p.Addr()) {
-			return true
-		}
-	}
-	return !any
-}
-
-func comparePrefix(a, b netip.Prefix) int {
-	if c := a.Addr().Compare(b.Addr()); c != 0 {
-		return c
-	}
-	return a.Bits() - b.Bits()
 }

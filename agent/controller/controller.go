@@ -24,12 +24,12 @@ import (
 	"github.com/sidewinder-net/sidewinder/agent/source"
 	"github.com/sidewinder-net/sidewinder/agent/status"
 	"github.com/sidewinder-net/sidewinder/agent/underlay"
-	"github.com/sidewinder-net/sidewinder/api/v1alpha1"
-	cniapi "github.com/sidewinder-net/sidewinder/cni/api"
 )
 
 // Underlay answers for the way to other nodes.
 type Underlay interface {
+	// Settle finds the uplinks and keeps to them.
+	Settle() ([]string, error)
 	Resolve([]underlay.Target) (cluster.Underlay, error)
 	Changed() <-chan struct{}
 }
@@ -41,30 +41,44 @@ type Endpoints interface {
 	Problems() []status.Problem
 }
 
+// Dataplane is what Connect gives.
+type Dataplane struct {
+	Reconciler *reconcile.Reconciler
+	// Version of VPP or the kernel, for people.
+	Version func() string
+}
+
 // Options for New.
 type Options struct {
-	Config     config.Config
-	Source     source.Source
-	Underlay   Underlay
-	Reconciler *reconcile.Reconciler
-	// Version of the dataplane, for people.
-	Version func() string
+	Config   config.Config
+	Source   source.Source
+	Underlay Underlay
+	// Connect opens the dataplane once the uplinks are known. Its error ends
+	// Run.
+	Connect func(ctx context.Context, uplinks []string) (Dataplane, error)
 	Log     logrus.FieldLogger
 }
 
 // Controller is the node's agent less its doors and its dataplane.
 type Controller struct {
-	o         Options
-	endpoints Endpoints
-	facts     chan facts
+	o     Options
+	facts chan facts
 
-	mu       sync.Mutex
+	mu        sync.Mutex
+	endpoints Endpoints
+	dataplane Dataplane // zero until connected
+	why       error     // why pods cannot be wired, nil when they can
+	// self and objs are the last good ones: what is compiled when the newest
+	// are not good enough to take over.
 	self     cluster.Self
+	objs     source.Objects
+	underlay cluster.Underlay
 	snapshot cluster.Snapshot
 	result   compile.Result
-	compiled bool
-	why      error // why pods cannot be wired, nil when they can
-	stale    map[publish.Claim]time.Time
+	// leaving are the objects of endpoints that are gone from the snapshot and
+	// not yet confirmed to be gone from the dataplane.
+	leaving map[string][]dataplane.Key
+	stale   map[publish.Claim]time.Time
 	// claimSeen: the claim has been read back from the source.
 	claimSeen bool
 }
@@ -72,10 +86,14 @@ type Controller struct {
 // New makes a Controller; nothing happens before Run.
 func New(o Options) *Controller {
 	return &Controller{
-		o: o, facts: make(chan facts, 1), stale: map[publish.Claim]time.Time{},
+		o: o, facts: make(chan facts, 1), stale: map[publish.Claim]time.Time{}, leaving: map[string][]dataplane.Key{},
 		why: errors.New("the agent has just started"),
 	}
 }
+
+// retryInterval is the time after which what could not be had is asked for
+// again: an uplink, a locator from a store that did not answer.
+const retryInterval = time.Second
 
 // Run works until ctx ends. The endpoints come here and not with New, because
 // their server needs the Controller first.
@@ -83,12 +101,15 @@ func (c *Controller) Run(ctx context.Context, endpoints Endpoints) error {
 	c.mu.Lock()
 	c.endpoints = endpoints
 	c.mu.Unlock()
+	if err := c.connect(ctx); err != nil || ctx.Err() != nil {
+		return err
+	}
 	go c.publisher(ctx)
 	housekeeping := time.NewTicker(min(c.o.Config.ReleaseGrace/4, time.Minute))
 	defer housekeeping.Stop()
-	// What could not be had is asked for again: a locator from a store that did
-	// not answer, an uplink that is not there yet.
-	retry := time.NewTicker(2 * time.Second)
+	resync := time.NewTicker(c.o.Config.ResyncInterval)
+	defer resync.Stop()
+	retry := time.NewTicker(retryInterval)
 	defer retry.Stop()
 	for {
 		c.refresh(ctx)
@@ -100,6 +121,8 @@ func (c *Controller) Run(ctx context.Context, endpoints Endpoints) error {
 		case <-c.o.Underlay.Changed():
 			// A link that flaps gives many events at once.
 			time.Sleep(5 * time.Millisecond)
+		case <-resync.C:
+			// An event of the kernel may have been missed.
 		case <-retry.C:
 			if c.reason() == nil {
 				continue
@@ -111,21 +134,59 @@ func (c *Controller) Run(ctx context.Context, endpoints Endpoints) error {
 	}
 }
 
-// refresh makes a new snapshot and desired state, and notes why it cannot.
-func (c *Controller) refresh(ctx context.Context) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	err := c.identify(ctx)
-	if err == nil {
-		_, err = c.recompute()
+// connect waits for the uplinks and opens the dataplane.
+func (c *Controller) connect(ctx context.Context) error {
+	for {
+		uplinks, err := c.o.Underlay.Settle()
+		if err == nil {
+			d, err := c.o.Connect(ctx, uplinks)
+			if err != nil {
+				return err
+			}
+			c.mu.Lock()
+			c.dataplane = d
+			c.mu.Unlock()
+			return nil
+		}
+		c.mu.Lock()
+		c.setWhy(fmt.Errorf("waiting for the uplink: %w", err))
+		c.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(retryInterval):
+		}
 	}
-	if err != nil && (c.why == nil || c.why.Error() != err.Error()) {
+}
+
+// setWhy notes why pods cannot be wired, and tells changes. c.mu is held.
+func (c *Controller) setWhy(err error) {
+	switch {
+	case err != nil && (c.why == nil || c.why.Error() != err.Error()):
 		c.o.Log.WithError(err).Warn("not ready")
-	}
-	if err == nil && c.why != nil {
+	case err == nil && c.why != nil:
 		c.o.Log.WithFields(logrus.Fields{"locator": c.self.Locator, "encapSource": c.self.EncapSource}).Info("ready")
 	}
 	c.why = err
+}
+
+// refresh takes in the newest inputs, and notes why it cannot.
+func (c *Controller) refresh(ctx context.Context) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, err := c.update(ctx)
+	c.setWhy(err)
+}
+
+// update takes in the newest inputs as far as they are good, and gives the
+// generation of what came out; the error says what is missing. c.mu is held.
+func (c *Controller) update(ctx context.Context) (uint64, error) {
+	err := c.identify(ctx)
+	generation, rerr := c.recompute()
+	if err == nil {
+		err = rerr
+	}
+	return generation, err
 }
 
 // identify finds out who this node is: once for the locator, again and again for
@@ -158,6 +219,7 @@ func (c *Controller) identify(ctx context.Context) error {
 		c.o.Log.WithField("locator", locator).Info("holding locator")
 		c.self.Locator = locator
 	}
+	c.objs = objs
 	c.self = cluster.Self{
 		Name: name, Block: c.o.Config.BlockPrefix, Locator: c.self.Locator,
 		EncapSource: src, SIDs: publish.SIDs(c.self.Locator),
@@ -188,73 +250,98 @@ func ipv6Address(n cluster.Node) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// recompute compiles the newest inputs. c.mu is held.
+// recompute compiles the last good inputs with the endpoints as they are now.
+// The error says why the outcome is not all that it could be; the generation is
+// 0 when there is none yet. c.mu is held.
 func (c *Controller) recompute() (uint64, error) {
-	if !c.self.Locator.IsValid() || c.endpoints == nil {
+	if !c.self.Locator.IsValid() || c.dataplane.Reconciler == nil {
 		return 0, errors.New("this node has no identity yet")
 	}
-	objs, _ := c.o.Source.Objects()
 	var targets []underlay.Target
-	for name, n := range objs.SRv6Nodes {
-		if _, known := objs.Nodes[name]; known && name != c.self.Name {
+	for name, n := range c.objs.SRv6Nodes {
+		if _, known := c.objs.Nodes[name]; known && name != c.self.Name {
 			targets = append(targets, underlay.Target{Locator: n.Locator, Address: n.EncapSource})
 		}
 	}
 	u, err := c.o.Underlay.Resolve(targets)
-	if err != nil {
-		return 0, err
+	if err == nil {
+		c.underlay = u
 	}
+	// Without an answer the last one holds: an uplink that is away is no reason
+	// to take anything down, nor to keep pods from being removed.
 	snap := cluster.Snapshot{
-		Self: c.self, Nodes: objs.Nodes, SRv6Nodes: objs.SRv6Nodes, Pools: objs.Pools, Pods: objs.Pods,
-		Endpoints: map[string]cluster.Endpoint{}, Underlay: u,
+		Self: c.self, Nodes: c.objs.Nodes, SRv6Nodes: c.objs.SRv6Nodes, Pools: c.objs.Pools, Pods: c.objs.Pods,
+		Endpoints: map[string]cluster.Endpoint{}, Underlay: c.underlay,
 	}
 	for _, e := range c.endpoints.Endpoints() {
 		snap.Endpoints[e.ID] = e
+		delete(c.leaving, e.ID)
 	}
-	res := compile.Compile(snap, compile.Target{Kernel: c.o.Config.Dataplane == config.DataplaneLinux})
-	if !slices.Equal(res.Problems, c.result.Problems) {
-		for _, p := range res.Problems {
-			c.o.Log.WithField("object", p.Object).Warn(p.String())
+	for id, e := range c.snapshot.Endpoints {
+		if _, stays := snap.Endpoints[id]; !stays {
+			c.leaving[id] = endpointKeys(e)
 		}
 	}
-	c.snapshot, c.result, c.compiled = snap, res, true
-	generation := c.o.Reconciler.SetDesired(res.State)
+	res := compile.Compile(snap, compile.Target{Kernel: c.o.Config.Dataplane == config.DataplaneLinux})
+	c.tell(res.Problems)
+	c.snapshot, c.result = snap, res
+	generation := c.dataplane.Reconciler.SetDesired(res.State)
 	c.offer(facts{
 		node: cluster.SRv6Node{
 			Name: c.self.Name, EncapSource: c.self.EncapSource, Locator: c.self.Locator, SIDs: c.self.SIDs,
-			Prefixes: slices.Clone(objs.Nodes[c.self.Name].PodCIDRs),
+			Prefixes: slices.Clone(c.objs.Nodes[c.self.Name].PodCIDRs),
 		},
 		generation: generation,
 	})
-	return generation, nil
+	return generation, err
+}
+
+// tell logs what is new among the problems, and what is over.
+func (c *Controller) tell(now []status.Problem) {
+	for _, p := range now {
+		if !slices.Contains(c.result.Problems, p) {
+			c.o.Log.WithField("object", p.Object).Warn(p.String())
+		}
+	}
+	for _, p := range c.result.Problems {
+		if !slices.Contains(now, p) {
+			c.o.Log.WithField("object", p.Object).Info("over: " + p.String())
+		}
+	}
 }
 
 // Await recompiles with the endpoints as they are now, and blocks until the
-// dataplane holds the endpoint's objects (present) or has let go of them.
+// dataplane holds the endpoint's objects (present) or has let go of them. While
+// this node has no identity nothing can be wired, and what an earlier run left
+// in the dataplane goes as soon as it has one.
 func (c *Controller) Await(ctx context.Context, endpointID string, present bool) error {
 	c.mu.Lock()
-	keys := endpointKeys(c.snapshot.Endpoints[endpointID])
-	generation, err := c.recompute()
-	if err != nil {
-		c.mu.Unlock()
-		return err
-	}
+	generation, err := c.update(ctx)
 	e, ok := c.snapshot.Endpoints[endpointID]
+	keys := c.leaving[endpointID]
+	rec := c.dataplane.Reconciler
 	c.mu.Unlock()
-	if present != ok {
+	switch {
+	case present && err != nil:
+		return err
+	case generation == 0:
+		return nil
+	case present != ok:
 		return fmt.Errorf("endpoint %s: recorded: %t, expected: %t", endpointID, ok, present)
-	}
-	if present {
+	case present:
 		keys = endpointKeys(e)
 	}
-	return c.o.Reconciler.Await(ctx, generation, keys)
+	if err := rec.Await(ctx, generation, keys); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	delete(c.leaving, endpointID)
+	c.mu.Unlock()
+	return nil
 }
 
 // endpointKeys are the objects that carry an endpoint's traffic.
 func endpointKeys(e cluster.Endpoint) []dataplane.Key {
-	if e.ID == "" {
-		return nil
-	}
 	keys := []dataplane.Key{dataplane.InterfaceKey(e.HostInterface)}
 	for _, ip := range e.IPs {
 		keys = append(keys,
@@ -264,193 +351,15 @@ func endpointKeys(e cluster.Endpoint) []dataplane.Key {
 	return keys
 }
 
-// NodeConfig is what the CNI plugin needs.
-func (c *Controller) NodeConfig() (cniapi.NodeConfig, error) {
-	if err := c.Ready(); err != nil {
-		return cniapi.NodeConfig{}, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return cniapi.NodeConfig{
-		MTU:               c.podMTU(),
-		DisableTxChecksum: c.o.Config.Dataplane == config.DataplaneVPP,
-	}, nil
-}
-
-// podMTU is the smallest uplink's MTU less the encapsulation. c.mu is held.
-func (c *Controller) podMTU() int {
-	if c.o.Config.PodMTU != 0 {
-		return c.o.Config.PodMTU
-	}
-	mtu := 0
-	for _, u := range c.snapshot.Underlay.Uplinks {
-		if m := int(u.MTU) - config.EncapOverhead; mtu == 0 || m < mtu {
-			mtu = m
-		}
-	}
-	return mtu
-}
-
-func (c *Controller) reason() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.why
-}
-
-// Ready says why pods cannot be wired, nil when they can.
-func (c *Controller) Ready() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.why != nil {
-		return c.why
-	}
-	if mtu := c.podMTU(); mtu < config.MinPodMTU {
-		return fmt.Errorf("the uplink's MTU leaves %d bytes to pods, IPv6 needs %d: raise the uplink's MTU to %d or more", mtu, config.MinPodMTU, config.MinPodMTU+config.EncapOverhead)
-	}
-	if e := c.o.Reconciler.Status().Error; e != "" {
-		return errors.New(e)
-	}
-	return nil
-}
-
-// Status is the agent's status.
-func (c *Controller) Status() status.Status {
-	ready := c.Ready()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	_, synced := c.o.Source.Objects()
-	s := status.Status{
-		Version: status.Version, Node: c.o.Config.NodeName, Ready: ready == nil,
-		Dataplane: status.Dataplane{Kind: c.o.Config.Dataplane, Version: c.o.Version()},
-		Policies:  c.result.Policies, Endpoints: len(c.snapshot.Endpoints), PodMTU: c.podMTU(),
-		Source:    status.Source{Kind: "file", Synced: synced},
-		Reconcile: c.o.Reconciler.Status(),
-		Problems:  slices.Clone(c.result.Problems),
-	}
-	if ready != nil {
-		s.Reason = ready.Error()
-	}
-	if c.self.Locator.IsValid() {
-		s.Locator, s.EncapSource = c.self.Locator.String(), c.self.EncapSource.String()
-	}
-	for _, sid := range c.self.SIDs {
-		s.SIDs = append(s.SIDs, status.SID{SID: sidText(sid.SID), Behaviour: string(sid.Behaviour), Table: sid.Table})
-	}
-	for _, p := range c.o.Source.Errors() {
-		s.Source.Errors = append(s.Source.Errors, p.String())
-	}
-	if c.endpoints != nil {
-		s.Problems = append(s.Problems, c.endpoints.Problems()...)
-	}
-	return s
-}
-
-func sidText(p netip.Prefix) string {
-	if p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return p.String()
-}
-
 // Resync compares the dataplane with what is wanted now, and answers when that
-// is done.
+// is done. It also says why what is wanted is not up to date.
 func (c *Controller) Resync(ctx context.Context) error {
 	c.mu.Lock()
-	generation, err := c.recompute()
+	generation, err := c.update(ctx)
+	rec := c.dataplane.Reconciler
 	c.mu.Unlock()
-	if err != nil {
+	if generation == 0 {
 		return err
 	}
-	c.o.Reconciler.Trigger()
-	return c.o.Reconciler.Await(ctx, generation, nil)
-}
-
-// facts are what this node tells its peers, and the state in which they are true.
-type facts struct {
-	node       cluster.SRv6Node
-	generation uint64
-}
-
-// offer replaces what waits to be published.
-func (c *Controller) offer(f facts) {
-	select {
-	case <-c.facts:
-	default:
-	}
-	select {
-	case c.facts <- f:
-	default:
-	}
-}
-
-// publisher writes the newest facts once the dataplane holds the SIDs in them:
-// a peer that sends before that would lose its packets.
-func (c *Controller) publisher(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case f := <-c.facts:
-			if err := c.publish(ctx, f); err != nil && ctx.Err() == nil {
-				c.o.Log.WithError(err).Warn("this node's facts could not be published; trying again")
-				select {
-				case <-ctx.Done():
-				case newer := <-c.facts:
-					c.offer(newer)
-				case <-time.After(time.Second):
-					c.offer(f)
-				}
-			}
-		}
-	}
-}
-
-func (c *Controller) publish(ctx context.Context, f facts) error {
-	wait, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	var keys []dataplane.Key
-	for _, s := range f.node.SIDs {
-		keys = append(keys, dataplane.LocalSIDKey{SID: s.SID})
-	}
-	if err := c.o.Reconciler.Await(wait, f.generation, keys); err != nil {
-		return fmt.Errorf("the node's SIDs are not in the dataplane: %w", err)
-	}
-	return c.o.Source.PublishNode(ctx, f.node, v1alpha1.SRv6NodeStatus{Dataplane: c.o.Config.Dataplane, DataplaneVersion: c.o.Version()})
-}
-
-// release gives back what nodes that are gone held, after the grace period.
-func (c *Controller) release(ctx context.Context) {
-	objs, synced := c.o.Source.Objects()
-	if !synced || len(c.o.Source.Errors()) > 0 {
-		return // an unreadable Node object is not a removed one
-	}
-	stale := publish.StaleClaims(objs.Nodes, objs.Locators)
-	now := time.Now()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for claim := range c.stale {
-		if !slices.Contains(stale, claim) {
-			delete(c.stale, claim)
-		}
-	}
-	for _, claim := range stale {
-		if claim.Node == c.o.Config.NodeName {
-			continue // this node is evidently here
-		}
-		first, seen := c.stale[claim]
-		if !seen {
-			c.stale[claim] = now
-			continue
-		}
-		if now.Sub(first) < c.o.Config.ReleaseGrace {
-			continue
-		}
-		log := c.o.Log.WithFields(logrus.Fields{"locator": claim.Locator, "node": claim.Node})
-		if err := publish.ReleaseStale(ctx, c.o.Source, claim); err != nil {
-			log.WithError(err).Warn("the locator of a removed node could not be released")
-			continue
-		}
-		delete(c.stale, claim)
-		log.Info("released the locator of a removed node")
-	}
+	return errors.Join(rec.Await(ctx, rec.Trigger(), nil), err)
 }

@@ -2,11 +2,13 @@ package controller_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -40,6 +42,7 @@ type world struct {
 	changed   chan struct{}
 	podsMoved chan struct{}
 	linksSeen chan struct{}
+	noUplink  error
 }
 
 func newWorld() *world {
@@ -137,7 +140,17 @@ func (p pods) Problems() []status.Problem { return nil }
 type links struct{ *world }
 
 func (l links) Changed() <-chan struct{} { return l.linksSeen }
+func (l links) Settle() ([]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return []string{"up0"}, l.noUplink
+}
 func (l links) Resolve(targets []underlay.Target) (cluster.Underlay, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.noUplink != nil {
+		return cluster.Underlay{}, l.noUplink
+	}
 	u := cluster.Underlay{
 		Uplinks: map[string]cluster.Uplink{"up0": {Name: "up0", MTU: 1500}},
 		Routes:  map[netip.Prefix]cluster.UnderlayRoute{},
@@ -164,7 +177,10 @@ func start(t *testing.T, w *world, be *fake.Backend, grace time.Duration) *runni
 	require.NoError(t, cfg.Validate())
 	rec := reconcile.New(reconcile.Options{Backend: be, Log: log, MinBackoff: time.Millisecond, MaxBackoff: 5 * time.Millisecond})
 	ctl := controller.New(controller.Options{
-		Config: cfg, Source: w, Underlay: links{w}, Reconciler: rec, Version: func() string { return "test" }, Log: log,
+		Config: cfg, Source: w, Underlay: links{w}, Log: log,
+		Connect: func(context.Context, []string) (controller.Dataplane, error) {
+			return controller.Dataplane{Reconciler: rec, Version: func() string { return "test" }}, nil
+		},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -330,6 +346,82 @@ func TestAwait(t *testing.T) {
 	require.NoError(t, r.ctl.Await(ctx, "p1", false))
 	require.NotContains(t, be.Text(), "swp1")
 	require.Error(t, r.ctl.Await(ctx, "p1", true), "it is not recorded")
+}
+
+// TestGoneInputsRemoveNothing: when this node's own Node object, or the uplink,
+// is away, what is there stays, and pods can still be removed.
+func TestGoneInputsRemoveNothing(t *testing.T) {
+	for name, take := range map[string]func(*world){
+		"node object": func(w *world) {
+			w.change(func(o *source.Objects, _ map[string]cluster.Endpoint) { delete(o.Nodes, "n1"); delete(o.Nodes, "n2") })
+		},
+		"uplink": func(w *world) {
+			w.mu.Lock()
+			w.noUplink = underlay.ErrNoUplink
+			w.mu.Unlock()
+			w.change(func(*source.Objects, map[string]cluster.Endpoint) {})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			w.change(addNode("n1", 1))
+			w.change(addNode("n2", 2))
+			w.change(addPod("p1", 5))
+			w.change(addPod("p2", 6))
+			be := fake.New("up0", "swp1", "swp2")
+			r := start(t, w, be, time.Hour)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			require.Eventually(t, func() bool { return r.ctl.Ready() == nil }, 5*time.Second, time.Millisecond)
+			require.NoError(t, r.ctl.Await(ctx, "p2", true))
+			take(w)
+			require.Eventually(t, func() bool { return r.ctl.Ready() != nil }, 5*time.Second, time.Millisecond)
+			w.change(func(_ *source.Objects, e map[string]cluster.Endpoint) { delete(e, "p1") })
+			require.NoError(t, r.ctl.Await(ctx, "p1", false))
+			_ = r.ctl.Resync(ctx)
+			require.NotContains(t, be.Text(), "swp1")
+			require.Contains(t, be.Text(), "interface/swp2")
+			require.Contains(t, be.Text(), "steering/10.244.2.0/24")
+			require.Contains(t, be.Text(), "route/fcbb:bb00:2::/48")
+		})
+	}
+}
+
+// TestRemovalThatFailsIsTold: also when the removal was noticed, and tried,
+// before anyone waited for it.
+func TestRemovalThatFailsIsTold(t *testing.T) {
+	w := newWorld()
+	w.change(addNode("n1", 1))
+	w.change(addPod("p1", 5))
+	be := fake.New("up0", "swp1")
+	r := start(t, w, be, time.Hour)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	require.Eventually(t, func() bool { return r.ctl.Ready() == nil }, 5*time.Second, time.Millisecond)
+	require.NoError(t, r.ctl.Await(ctx, "p1", true))
+	boom := errors.New("boom")
+	be.Inject(fake.Fault{Match: func(c dataplane.Change) bool { return c.Op == dataplane.OpDelete }, Err: boom})
+	w.change(func(_ *source.Objects, e map[string]cluster.Endpoint) { delete(e, "p1") })
+	require.Eventually(t, func() bool { return len(r.rec.Status().Failing) > 0 }, 5*time.Second, time.Millisecond)
+	require.ErrorIs(t, r.ctl.Await(ctx, "p1", false), boom)
+	be.ClearFaults()
+	require.Eventually(t, func() bool { return r.ctl.Await(ctx, "p1", false) == nil }, 5*time.Second, time.Millisecond)
+	require.NotContains(t, be.Text(), "swp1")
+}
+
+// TestWaitingForTheUplinkIsTold: there is a status before there is a dataplane.
+func TestWaitingForTheUplinkIsTold(t *testing.T) {
+	w := newWorld()
+	w.noUplink = underlay.ErrNoUplink
+	w.change(addNode("n1", 1))
+	r := start(t, w, fake.New("up0"), time.Hour)
+	require.Eventually(t, func() bool { return strings.Contains(r.ctl.Status().Reason, "waiting for the uplink") }, 5*time.Second, time.Millisecond)
+	require.NoError(t, r.ctl.Await(t.Context(), "unknown", false), "what is not there can go")
+	require.Error(t, r.ctl.Await(t.Context(), "unknown", true))
+	w.mu.Lock()
+	w.noUplink = nil
+	w.mu.Unlock()
+	require.Eventually(t, func() bool { return r.ctl.Ready() == nil }, 5*time.Second, time.Millisecond)
 }
 
 func TestLocatorOfARemovedNodeIsReleasedAfterTheGrace(t *testing.T) {

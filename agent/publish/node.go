@@ -31,7 +31,7 @@ func NodeObject(n cluster.SRv6Node, s v1alpha1.SRv6NodeStatus) *v1alpha1.SRv6Nod
 		Status: s,
 	}
 	for _, sid := range n.SIDs {
-		o.Spec.SIDs = append(o.Spec.SIDs, v1alpha1.SRv6SID{SID: sidText(sid.SID), Behaviour: string(sid.Behaviour), Table: sid.Table})
+		o.Spec.SIDs = append(o.Spec.SIDs, v1alpha1.SRv6SID{SID: SIDText(sid.SID), Behaviour: string(sid.Behaviour), Table: sid.Table})
 	}
 	for _, p := range n.Prefixes {
 		o.Spec.Prefixes = append(o.Spec.Prefixes, p.String())
@@ -39,7 +39,8 @@ func NodeObject(n cluster.SRv6Node, s v1alpha1.SRv6NodeStatus) *v1alpha1.SRv6Nod
 	return o
 }
 
-func sidText(p netip.Prefix) string {
+// SIDText is a SID as people write it: an address, or a prefix for uN.
+func SIDText(p netip.Prefix) string {
 	if p.IsSingleIP() {
 		return p.Addr().String()
 	}

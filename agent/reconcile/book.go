@@ -26,6 +26,7 @@ type book struct {
 	desired    dataplane.State
 	have       bool
 	generation uint64
+	desiredAt  uint64 // the generation of desired; later ones asked for a comparison
 	processed  uint64 // the newest generation that was worked on
 
 	actual     dataplane.State

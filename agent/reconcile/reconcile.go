@@ -62,19 +62,24 @@ func (r *Reconciler) SetDesired(s dataplane.State) uint64 {
 	r.book.desired, r.book.have = s, true
 	r.book.generation++
 	g := r.book.generation
+	r.book.desiredAt = g
 	r.mu.Unlock()
 	r.nudge()
 	return g
 }
 
 // Trigger asks for a full comparison now, and for a try of what waits for
-// something else to appear: it may just have.
-func (r *Reconciler) Trigger() {
+// something else to appear: it may just have. The generation it returns has been
+// worked on, for Await, when the comparison is done.
+func (r *Reconciler) Trigger() uint64 {
 	r.mu.Lock()
 	r.book.dumpWanted = true
 	r.book.hurry(r.o.MinBackoff)
+	r.book.generation++
+	g := r.book.generation
 	r.mu.Unlock()
 	r.nudge()
+	return g
 }
 
 func (r *Reconciler) nudge() {
@@ -120,7 +125,7 @@ func (r *Reconciler) step(ctx context.Context) time.Duration {
 	}
 	desired, generation := b.desired, b.generation
 	actual, known := b.actual, b.known && !b.dumpWanted
-	wasDrift := b.dumpWanted && b.known && b.processed == b.generation
+	wasDrift := b.dumpWanted && b.known && b.processed >= b.desiredAt
 	b.dumpWanted = false
 	r.mu.Unlock()
 
@@ -149,12 +154,13 @@ func (r *Reconciler) step(ctx context.Context) time.Duration {
 		r.o.Log.WithFields(logrus.Fields{"changes": len(changes), "took": time.Since(start), "failed": err != nil}).Debug("applied")
 	}
 	failed, rest := dataplane.Failures(err)
-	if rest != nil {
+	if rest != nil || ctx.Err() != nil {
 		return r.lost(ctx, rest)
 	}
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now = time.Now() // an Apply may have taken seconds
 	b.record(changes, failed, now, r.o)
 	b.processed, b.err, b.lostTimes, b.lastSync = generation, nil, 0, time.Now()
 	r.broadcast()

@@ -200,6 +200,20 @@ func TestDriftIsRepaired(t *testing.T) {
 	}
 }
 
+// TestTriggerIsAnsweredAfterTheComparison: whoever awaits it may rely on drift
+// being repaired.
+func TestTriggerIsAnsweredAfterTheComparison(t *testing.T) {
+	b := fake.New()
+	r := start(t, b, reconcile.Options{})
+	require.NoError(t, r.Await(wait(t), r.SetDesired(state("10.1.0.0/16")), nil))
+	for range 500 {
+		b.Wipe()
+		r.SetDesired(state("10.1.0.0/16"))
+		require.NoError(t, r.Await(wait(t), r.Trigger(), nil))
+		require.Equal(t, "route/10.1.0.0/16 = drop", b.Text())
+	}
+}
+
 func TestOnlyTheNewestStateCounts(t *testing.T) {
 	b := fake.New()
 	r := start(t, b, reconcile.Options{})

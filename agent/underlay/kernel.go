@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,7 +29,8 @@ var ErrNoUplink = errors.New("no uplink")
 
 // Options for New.
 type Options struct {
-	// Uplinks by name; empty: the interfaces of the default IPv6 route.
+	// Uplinks by name; empty: the interfaces of the default IPv6 route, as
+	// Settle finds them.
 	Uplinks []string
 	// Neighbours are looked up, and asked for, only when a dataplane beside
 	// the kernel needs them.
@@ -44,6 +46,7 @@ type Kernel struct {
 	mu      sync.Mutex
 	asked   map[dataplane.NeighbourKey]bool
 	missing bool
+	settled []string // the uplinks found at the start
 }
 
 // New makes a Kernel; Run follows changes.
@@ -90,9 +93,11 @@ func (k *Kernel) Resolve(targets []Target) (cluster.Underlay, error) {
 
 func (k *Kernel) uplinks(links []netlink.Link, routes []kernelRoute) (map[string]cluster.Uplink, error) {
 	want := map[string]bool{}
-	for _, n := range k.o.Uplinks {
+	k.mu.Lock()
+	for _, n := range slices.Concat(k.o.Uplinks, k.settled) {
 		want[n] = true
 	}
+	k.mu.Unlock()
 	if len(want) == 0 {
 		for _, r := range routes {
 			if r.prefix.Bits() == 0 {
@@ -117,10 +122,9 @@ func (k *Kernel) uplinks(links []netlink.Link, routes []kernelRoute) (map[string
 		}
 		out[a.Name] = u
 	}
-	for n := range want {
-		if _, ok := out[n]; !ok {
-			return nil, fmt.Errorf("%w: interface %s, named in \"uplinks\", does not exist", ErrNoUplink, n)
-		}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%w: interface %s does not exist; create it, or name another in \"uplinks\" and restart the agent",
+			ErrNoUplink, strings.Join(slices.Sorted(maps.Keys(want)), ", "))
 	}
 	return out, nil
 }
@@ -229,9 +233,8 @@ func ask(index int, ip netip.Addr) error {
 func (k *Kernel) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if err := k.follow(ctx); err != nil && ctx.Err() == nil {
-			// Most likely events were lost (ENOBUFS): look at everything again.
+			// Most likely events were lost (ENOBUFS).
 			k.o.Log.WithError(err).Warn("following the kernel's routes was interrupted; starting again")
-			k.signal()
 			select {
 			case <-ctx.Done():
 			case <-time.After(time.Second):
@@ -262,6 +265,8 @@ func (k *Kernel) follow(ctx context.Context) error {
 	if err := netlink.NeighSubscribeWithOptions(neighbours, done, netlink.NeighSubscribeOptions{ErrorCallback: report}); err != nil {
 		return fmt.Errorf("underlay: following neighbours: %w", err)
 	}
+	// What changed before the subscriptions were there was not heard.
+	k.signal()
 	again := time.NewTicker(time.Second)
 	defer again.Stop()
 	for {
@@ -298,23 +303,20 @@ func (k *Kernel) follow(ctx context.Context) error {
 	}
 }
 
-// Wait blocks until the uplinks are there, and gives their names, sorted. It is
-// for a start that is faster than the network.
-func (k *Kernel) Wait(ctx context.Context) ([]string, error) {
-	told := ""
-	for {
-		u, err := k.Resolve(nil)
-		if err == nil {
-			return slices.Sorted(maps.Keys(u.Uplinks)), nil
-		}
-		if err.Error() != told {
-			told = err.Error()
-			k.o.Log.WithError(err).Warn("waiting for the uplink")
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), err)
-		case <-time.After(time.Second):
-		}
+// Settle finds the uplinks, sorted by name, and keeps to them from then on: a
+// default route that goes away or moves does not change what faces the underlay.
+func (k *Kernel) Settle() ([]string, error) {
+	u, err := k.Resolve(nil)
+	if err != nil {
+		return nil, err
 	}
+	names := slices.Sorted(maps.Keys(u.Uplinks))
+	if len(k.o.Uplinks) > 0 {
+		// One that is named and not there yet may still come.
+		names = slices.Sorted(slices.Values(k.o.Uplinks))
+	}
+	k.mu.Lock()
+	k.settled = names
+	k.mu.Unlock()
+	return names, nil
 }
