@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sidewinder-net/sidewinder/agent/status"
+	"github.com/sidewinder-net/sidewinder/test/lab/fabric"
 )
 
 const pollInterval = 50 * time.Millisecond
@@ -63,13 +64,18 @@ func (n *Node) waitReady(ctx context.Context) error {
 }
 
 // WaitConverged waits until every agent's dataplane holds what it wants, and
-// that is one policy for each other node and family, with the node's prefixes
-// steered into it, and the routers know every locator.
+// that is one policy for each other node and family, with the prefixes of its
+// Node object steered into it, and the routers know every locator.
 func (l *Lab) WaitConverged(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, ConvergeTimeout)
 	defer cancel()
 	return l.poll(ctx, func(ctx context.Context) error {
 		nodes := l.Nodes()
+		want, err := l.steeredPrefixes(nodes)
+		if err != nil {
+			return err
+		}
+		announced := l.fabric.Announced()
 		for _, n := range nodes {
 			cctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 			s, err := n.Status(cctx)
@@ -77,19 +83,22 @@ func (l *Lab) WaitConverged(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("status of %s: %w", n.Name, err)
 			}
-			if err := converged(s, n, nodes); err != nil {
+			if err := converged(s, n, want); err != nil {
+				return fmt.Errorf("%s: %w", n.Name, err)
+			}
+			if err := routed(s, n, announced); err != nil {
 				return fmt.Errorf("%s: %w", n.Name, err)
 			}
 		}
-		if have := len(l.fabric.Announced()); have != len(nodes) {
-			return fmt.Errorf("routers know %d of %d locators", have, len(nodes))
+		if have := len(announced); have != len(nodes) {
+			return fmt.Errorf("routers know %d locators of %d nodes", have, len(nodes))
 		}
 		return nil
 	})
 }
 
 // converged says what is missing in a node's status.
-func converged(s status.Status, self *Node, nodes []*Node) error {
+func converged(s status.Status, self *Node, want map[*Node][]string) error {
 	switch {
 	case !s.Ready:
 		return fmt.Errorf("not ready: %s", s.Reason)
@@ -110,19 +119,18 @@ func converged(s status.Status, self *Node, nodes []*Node) error {
 			return fmt.Errorf("%s is not supported: %s", u.Key, u.Reason)
 		}
 	}
-	want := 2 * (len(nodes) - 1)
-	if len(s.Policies) != want {
+	if policies := 2 * (len(want) - 1); len(s.Policies) != policies {
 		why := ""
 		if len(s.Problems) > 0 {
 			why = "; " + s.Problems[0].String()
 		}
-		return fmt.Errorf("%d of %d policies%s", len(s.Policies), want, why)
+		return fmt.Errorf("%d of %d policies%s", len(s.Policies), policies, why)
 	}
-	for _, other := range nodes {
+	for other, prefixes := range want {
 		if other == self {
 			continue
 		}
-		for _, cidr := range other.PodCIDRs() {
+		for _, cidr := range prefixes {
 			if !steered(s.Policies, cidr) {
 				return fmt.Errorf("no policy for %s of %s", cidr, other.Name)
 			}
@@ -134,8 +142,26 @@ func converged(s status.Status, self *Node, nodes []*Node) error {
 	return nil
 }
 
-func steered(policies []status.Policy, prefix netip.Prefix) bool {
+func steered(policies []status.Policy, prefix string) bool {
 	return slices.ContainsFunc(policies, func(p status.Policy) bool {
-		return slices.Contains(p.Prefixes, prefix.String())
+		return slices.Contains(p.Prefixes, prefix)
 	})
+}
+
+// routed says what the routers do not know yet of a node's locator: where it is,
+// or by which of the node's addresses.
+func routed(s status.Status, n *Node, announced map[netip.Prefix]fabric.Announcement) error {
+	locator, err := netip.ParsePrefix(s.Locator)
+	if err != nil {
+		return fmt.Errorf("locator: %w", err)
+	}
+	source, err := netip.ParseAddr(s.EncapSource)
+	if err != nil {
+		return fmt.Errorf("encapsulation source: %w", err)
+	}
+	want := fabric.Announcement{Node: n.ID, Via: fabric.Via(n.ID, source)}
+	if have := announced[locator]; have != want {
+		return fmt.Errorf("routers do not know locator %s by way of %s yet", locator, want.Via)
+	}
+	return nil
 }

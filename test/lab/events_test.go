@@ -40,7 +40,7 @@ func edit(t *testing.T, l *lab.Lab, file, old, replacement string) {
 func requireStatus(t *testing.T, n *lab.Node, want func(status.Status) bool, what string) {
 	t.Helper()
 	var last status.Status
-	ok := assertEventually(15*time.Second, func() bool {
+	ok := holdsWithin(15*time.Second, func() bool {
 		s, err := n.Status(t.Context())
 		last = s
 		return err == nil && want(s)
@@ -48,13 +48,21 @@ func requireStatus(t *testing.T, n *lab.Node, want func(status.Status) bool, wha
 	require.True(t, ok, "%s: %s; the status is %+v", n.Name, what, last)
 }
 
-func assertEventually(limit time.Duration, ok func() bool) bool {
+// holdsWithin tells whether a condition comes true before the time is over.
+func holdsWithin(limit time.Duration, ok func() bool) bool {
 	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if ok() {
 			return true
 		}
 	}
 	return ok()
+}
+
+// requireFlow waits until so many more packets of a stream have arrived.
+func requireFlow(t *testing.T, s *traffic.Stream, packets int) {
+	t.Helper()
+	want := s.Received() + packets
+	require.True(t, holdsWithin(15*time.Second, func() bool { return s.Received() >= want }), "%d of %d packets have arrived", s.Received(), want)
 }
 
 // steered are the prefixes that a node steers to another.
@@ -142,13 +150,15 @@ func TestBrokenObjectsDisturbNothing(t *testing.T) {
 		return slices.ContainsFunc(s.Source.Errors, func(e string) bool { return strings.Contains(e, "half.yaml:") })
 	}, "the half-written file is told")
 	requireStatus(t, n1, func(s status.Status) bool { return slices.Contains(steered(s, "node2"), "10.244.2.0/24") }, "the last good state is in force")
+	requireFlow(t, s, 250)
 
 	edit(t, l, "node-node2.yaml", "10.244.2.0/33", "10.244.2.0/24")
 	require.NoError(t, os.Remove(filepath.Join(l.ObjectsDir(), "half.yaml")))
 	requireStatus(t, n1, func(s status.Status) bool { return len(s.Source.Errors) == 0 }, "no error is left")
+	requireFlow(t, s, 50)
 	r := s.Stop()
 	require.Zero(t, r.Lost)
-	require.Greater(t, r.Sent, 50)
+	require.Greater(t, r.Sent, 300)
 	requireReach(t, l)
 }
 

@@ -61,6 +61,24 @@ func (l *Lab) writeCluster() error {
 	return nil
 }
 
+// steeredPrefixes are the prefixes that the Node objects give to the nodes now,
+// after whatever was changed in them.
+func (l *Lab) steeredPrefixes(nodes []*Node) (map[*Node][]string, error) {
+	out := make(map[*Node][]string, len(nodes))
+	for _, n := range nodes {
+		raw, err := os.ReadFile(filepath.Join(l.objectsDir(), "node-"+n.Name+".yaml"))
+		if err != nil {
+			return nil, err
+		}
+		var object corev1.Node
+		if err := yaml.Unmarshal(raw, &object); err != nil {
+			return nil, fmt.Errorf("object node-%s: %w", n.Name, err)
+		}
+		out[n] = object.Spec.PodCIDRs
+	}
+	return out, nil
+}
+
 func (l *Lab) writeNode(n *Node) error {
 	cidrs := cidrStrings(podCIDRs(n.ID))
 	return l.writeObject("node-"+n.Name, corev1.Node{

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/sidewinder-net/sidewinder/cni/plugin"
 	"github.com/sidewinder-net/sidewinder/test/lab/ns"
 	"github.com/sidewinder-net/sidewinder/test/lab/traffic"
 )
@@ -101,9 +102,20 @@ func runtimeConf(pod string) *libcni.RuntimeConf {
 	}
 }
 
-// AddPod makes one more pod on the node: its namespace, the CNI plugin's ADD and
-// the report of it. An echo server runs in it.
+// HostInterface is the name of the node's end of the pod's interface.
+func (p *Pod) HostInterface() string { return plugin.HostInterface(p.Name, podIfName) }
+
+// AddPod makes one more pod on the node and wires it.
 func (n *Node) AddPod(ctx context.Context) (*Pod, error) {
+	pod, err := n.NewPod()
+	if err != nil {
+		return nil, err
+	}
+	return pod, n.WirePod(ctx, pod)
+}
+
+// NewPod makes the namespace of one more pod on the node.
+func (n *Node) NewPod() (*Pod, error) {
 	n.mu.Lock()
 	n.nextPod++
 	pod := &Pod{Name: n.podName(n.nextPod), Node: n.Name}
@@ -114,18 +126,24 @@ func (n *Node) AddPod(ctx context.Context) (*Pod, error) {
 	n.mu.Lock()
 	n.pods[pod.Name] = pod
 	n.mu.Unlock()
+	return pod, nil
+}
+
+// WirePod is the CNI plugin's ADD for a pod, and the report of it. An echo server
+// then runs in the pod. What failed can be tried again.
+func (n *Node) WirePod(ctx context.Context, pod *Pod) error {
 	// The plugin inherits the node's network namespace from this thread.
 	err := ns.Do(n.Name, func() error { return n.cniAdd(ctx, pod) })
 	if err != nil {
-		return nil, fmt.Errorf("pod %s: CNI ADD: %w", pod.Name, err)
+		return fmt.Errorf("pod %s: CNI ADD: %w", pod.Name, err)
 	}
 	if err := n.lab.writePod(pod); err != nil {
-		return nil, err
+		return err
 	}
-	if pod.echo, err = traffic.NewEcho(pod.Name); err != nil {
-		return nil, err
+	if pod.echo == nil {
+		pod.echo, err = traffic.NewEcho(pod.Name)
 	}
-	return pod, nil
+	return err
 }
 
 func (n *Node) cniAdd(ctx context.Context, pod *Pod) error {
@@ -141,6 +159,7 @@ func (n *Node) cniAdd(ctx context.Context, pod *Pod) error {
 	if err != nil {
 		return err
 	}
+	pod.IPs = nil
 	for _, ip := range result.IPs {
 		a, ok := netip.AddrFromSlice(ip.Address.IP)
 		if !ok {
@@ -166,6 +185,11 @@ func (n *Node) cniAdd(ctx context.Context, pod *Pod) error {
 
 // DelPod takes a pod away: CNI DEL, the report, the namespace.
 func (n *Node) DelPod(ctx context.Context, pod *Pod) error {
+	return errors.Join(n.UnwirePod(ctx, pod), n.lab.removeObject("pod-"+pod.Name), n.dropPod(pod))
+}
+
+// UnwirePod is the CNI plugin's DEL for a pod.
+func (n *Node) UnwirePod(ctx context.Context, pod *Pod) error {
 	err := ns.Do(n.Name, func() error {
 		list, err := n.conflist()
 		if err != nil {
@@ -174,9 +198,9 @@ func (n *Node) DelPod(ctx context.Context, pod *Pod) error {
 		return n.runtime().DelNetworkList(ctx, list, runtimeConf(pod.Name))
 	})
 	if err != nil {
-		err = fmt.Errorf("pod %s: CNI DEL: %w", pod.Name, err)
+		return fmt.Errorf("pod %s: CNI DEL: %w", pod.Name, err)
 	}
-	return errors.Join(err, n.lab.removeObject("pod-"+pod.Name), n.dropPod(pod))
+	return nil
 }
 
 // dropPod removes a pod's namespace without telling anybody.

@@ -30,12 +30,12 @@ type Fabric struct {
 	mu       sync.Mutex
 	handles  map[string]*netlink.Handle
 	nodes    map[int]string
-	locators map[netip.Prefix]int
+	locators map[netip.Prefix]Announcement
 }
 
 // New makes the spines. MTU is that of every wire in bytes.
 func New(paths, mtu int) (*Fabric, error) {
-	f := &Fabric{paths: paths, mtu: mtu, handles: map[string]*netlink.Handle{}, nodes: map[int]string{}, locators: map[netip.Prefix]int{}}
+	f := &Fabric{paths: paths, mtu: mtu, handles: map[string]*netlink.Handle{}, nodes: map[int]string{}, locators: map[netip.Prefix]Announcement{}}
 	for k := 1; k <= paths; k++ {
 		if err := f.router(SpineName(k)); err != nil {
 			return nil, errors.Join(err, f.Close())
@@ -133,8 +133,8 @@ func (f *Fabric) AddNode(node int, name string, wholeFrames bool) error {
 			return err
 		}
 	}
-	for prefix, owner := range f.locators {
-		if err := f.routeFrom(node, owner, prefix); err != nil {
+	for prefix, a := range f.locators {
+		if err := f.routeFrom(node, a.Node, prefix); err != nil {
 			return err
 		}
 	}
@@ -150,8 +150,8 @@ func (f *Fabric) RemoveNode(node int) error {
 		return nil
 	}
 	var errs []error
-	for prefix, owner := range f.locators {
-		if owner == node {
+	for prefix, a := range f.locators {
+		if a.Node == node {
 			errs = append(errs, f.withdraw(prefix))
 		}
 	}

@@ -153,6 +153,17 @@ func TestIGPFollowsPublishedLocators(t *testing.T) {
 	require.Eventually(t, func() bool { _, ok := f.Announced()[moved]; return ok && len(f.Announced()) == 1 }, 5*time.Second, 20*time.Millisecond)
 	require.Empty(t, routesTo(t, fabric.TorName(1), locator))
 
+	// The node's ToR follows the address that the node published, if it is on
+	// their link.
+	other := fabric.NodeAddr(2).Next()
+	for published, via := range map[netip.Addr]netip.Addr{other: other, netip.MustParseAddr("fd00::1"): fabric.NodeAddr(2)} {
+		write("kind: SRv6Node\nmetadata: {name: node2}\nspec: {locator: 'fcbb:bb00:22::/48', encapSource: '" + published.String() + "'}\n")
+		require.Eventually(t, func() bool {
+			r := routesTo(t, fabric.TorName(2), moved)
+			return len(r) == 1 && r[0].Gw.String() == via.String() && f.Announced()[moved].Via == via
+		}, 5*time.Second, 20*time.Millisecond, published)
+	}
+
 	require.NoError(t, f.AddNode(3, "node3", false))
 	require.Len(t, routesTo(t, fabric.TorName(3), moved), 1, "a later router learns what is announced already")
 
@@ -165,7 +176,7 @@ func TestIGPFollowsPublishedLocators(t *testing.T) {
 
 func TestRemovedNodeLeavesNoRoute(t *testing.T) {
 	f := newFabric(t, 2)
-	require.NoError(t, f.Announce(2, netip.MustParsePrefix("fcbb:bb00:2::/48")))
+	require.NoError(t, f.Announce(2, netip.MustParsePrefix("fcbb:bb00:2::/48"), fabric.NodeAddr(2)))
 	require.NoError(t, f.RemoveNode(2))
 	require.Empty(t, f.Announced())
 	for _, name := range []string{fabric.TorName(1), fabric.SpineName(1), fabric.SpineName(2)} {

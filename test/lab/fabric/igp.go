@@ -36,7 +36,7 @@ func (f *Fabric) RunIGP(ctx context.Context, dir string, nodeID func(name string
 	}
 }
 
-func (f *Fabric) converge(want map[netip.Prefix]string, nodeID func(string) (int, bool), log logrus.FieldLogger) {
+func (f *Fabric) converge(want map[netip.Prefix]origin, nodeID func(string) (int, bool), log logrus.FieldLogger) {
 	for locator := range f.Announced() {
 		if _, ok := want[locator]; ok {
 			continue
@@ -46,19 +46,27 @@ func (f *Fabric) converge(want map[netip.Prefix]string, nodeID func(string) (int
 			log.WithField("locator", locator).WithError(err).Error("withdraw locator")
 		}
 	}
-	for locator, name := range want {
-		id, ok := nodeID(name)
+	for locator, from := range want {
+		id, ok := nodeID(from.node)
 		if !ok {
 			continue
 		}
-		if owner, ok := f.Announced()[locator]; ok && owner == id {
+		a := Announcement{Node: id, Via: Via(id, from.source)}
+		if f.Announced()[locator] == a {
 			continue
 		}
-		log.WithFields(logrus.Fields{"locator": locator, "node": name}).Info("announce locator")
-		if err := f.Announce(id, locator); err != nil {
+		log.WithFields(logrus.Fields{"locator": locator, "node": from.node, "via": a.Via}).Info("announce locator")
+		if err := f.Announce(id, locator, from.source); err != nil {
 			log.WithField("locator", locator).WithError(err).Error("announce locator")
 		}
 	}
+}
+
+// origin is who published a locator, and from which address: the SRv6Node's
+// encapSource, invalid where it has none.
+type origin struct {
+	node   string
+	source netip.Addr
 }
 
 // reader remembers what is in a file for as long as the file stays the same.
@@ -67,15 +75,15 @@ type reader struct{ seen map[string]fileFacts }
 type fileFacts struct {
 	changed time.Time
 	size    int64
-	node    string
+	origin  origin
 	locator netip.Prefix
 }
 
 // published reads the locators from the folder's SRv6Node objects. What cannot
 // be read is not announced; the agents report such files better than a router
 // could.
-func (r *reader) published(dir string) map[netip.Prefix]string {
-	out := map[netip.Prefix]string{}
+func (r *reader) published(dir string) map[netip.Prefix]origin {
+	out := map[netip.Prefix]origin{}
 	now := map[string]fileFacts{}
 	paths, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
 	if err != nil {
@@ -89,30 +97,32 @@ func (r *reader) published(dir string) map[netip.Prefix]string {
 		facts, ok := r.seen[path]
 		if !ok || !facts.changed.Equal(st.ModTime()) || facts.size != st.Size() {
 			facts = fileFacts{changed: st.ModTime(), size: st.Size()}
-			facts.node, facts.locator = readNode(path)
+			facts.origin, facts.locator = readNode(path)
 		}
 		now[path] = facts
 		if facts.locator.IsValid() {
-			out[facts.locator] = facts.node
+			out[facts.locator] = facts.origin
 		}
 	}
 	r.seen = now
 	return out
 }
 
-// readNode gives the node and locator of a file with an SRv6Node in it.
-func readNode(path string) (node string, locator netip.Prefix) {
+// readNode gives the locator of a file with an SRv6Node in it, and its origin.
+func readNode(path string) (origin, netip.Prefix) {
 	raw, err := os.ReadFile(path)
 	if err != nil || !strings.Contains(string(raw), v1alpha1.KindSRv6Node) {
-		return "", netip.Prefix{}
+		return origin{}, netip.Prefix{}
 	}
 	var obj v1alpha1.SRv6Node
 	if yaml.Unmarshal(raw, &obj) != nil || obj.Kind != v1alpha1.KindSRv6Node {
-		return "", netip.Prefix{}
+		return origin{}, netip.Prefix{}
 	}
 	p, err := netip.ParsePrefix(obj.Spec.Locator)
 	if err != nil {
-		return "", netip.Prefix{}
+		return origin{}, netip.Prefix{}
 	}
-	return obj.Name, p.Masked()
+	// The zero address, where it cannot be read, is on no link.
+	source, _ := netip.ParseAddr(obj.Spec.EncapSource)
+	return origin{node: obj.Name, source: source}, p.Masked()
 }

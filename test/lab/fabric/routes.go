@@ -3,26 +3,46 @@ package fabric
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
+// Announcement is where a locator leads.
+type Announcement struct {
+	Node int
+	// Via is the node's address that its ToR sends to.
+	Via netip.Addr
+}
+
+// Via is the address that a node's ToR sends to for a locator, given the address
+// that the node published: that one where it is on the link between the two, else
+// the link's own.
+func Via(node int, published netip.Addr) netip.Addr {
+	if NodePrefix(node).Contains(published) && published != TorAddr(node) {
+		return published
+	}
+	return NodeAddr(node)
+}
+
 // Announce routes a locator to its node in every router, as an IGP would that
-// redistributes it. Announcing what is announced already changes nothing.
-func (f *Fabric) Announce(node int, locator netip.Prefix) error {
+// redistributes it; from the node's ToR by way of the address that the node
+// published (Via). Announcing what is announced already changes nothing.
+func (f *Fabric) Announce(node int, locator netip.Prefix, published netip.Addr) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if _, ok := f.nodes[node]; !ok {
 		return fmt.Errorf("locator %s: node %d is not in the fabric", locator, node)
 	}
-	if owner, ok := f.locators[locator]; ok && owner == node {
+	a := Announcement{Node: node, Via: Via(node, published)}
+	if f.locators[locator] == a {
 		return nil
 	}
-	f.locators[locator] = node
+	f.locators[locator] = a
 	errs := []error{
-		f.viaGateway(TorName(node), locator, torNodePort, NodeAddr(node)),
+		f.viaGateway(TorName(node), locator, torNodePort, a.Via),
 		f.routeSpines(node, locator),
 	}
 	for from := range f.nodes {
@@ -45,15 +65,11 @@ func (f *Fabric) withdraw(locator netip.Prefix) error {
 	return f.unroute(locator)
 }
 
-// Announced are the locators in the routers' tables, with their nodes.
-func (f *Fabric) Announced() map[netip.Prefix]int {
+// Announced are the locators in the routers' tables.
+func (f *Fabric) Announced() map[netip.Prefix]Announcement {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	out := make(map[netip.Prefix]int, len(f.locators))
-	for p, n := range f.locators {
-		out[p] = n
-	}
-	return out
+	return maps.Clone(f.locators)
 }
 
 // routeFrom routes a prefix of node `to` at the ToR of node `from`: over all

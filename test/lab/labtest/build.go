@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"github.com/sidewinder-net/sidewinder/test/lab/tree"
 )
 
 // programs are what a lab needs, as `make build` makes them.
@@ -34,7 +36,9 @@ func (b *Builder) Dir(tb testing.TB) string {
 		tb.Skip("needs the go tool on PATH to build the programs")
 	}
 	b.once.Do(func() {
-		if b.dir, b.err = os.MkdirTemp("", "sidewinder-labtest-"); b.err != nil {
+		// Inside of a process tree the programs go with it, whatever happens.
+		in, _ := tree.Current()
+		if b.dir, b.err = os.MkdirTemp(in.Dir, "sidewinder-labtest-"); b.err != nil {
 			return
 		}
 		if b.err = os.Chmod(b.dir, 0o755); b.err != nil {

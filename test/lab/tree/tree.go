@@ -133,8 +133,7 @@ func Run(opts Options, work func(Inside) error) error {
 	}
 	code, err := runOuter(Inside{ID: dir.id, Dir: dir.path, Rootless: rootless})
 	if err != nil {
-		dir.remove()
-		return err
+		return errors.Join(err, dir.remove())
 	}
 	switch code {
 	case 0:
@@ -238,8 +237,8 @@ func exitCode(state *os.ProcessState, err error) (int, error) {
 // refused explains why the kernel did not make the namespaces.
 func refused(rootless bool, err error) error {
 	if !rootless {
-		return fmt.Errorf("%w: %v; run it with CAP_SYS_ADMIN (a privileged container, or root on the machine)", ErrRefused, err)
+		return fmt.Errorf("%w: %w; run it with CAP_SYS_ADMIN (a privileged container, or root on the machine)", ErrRefused, err)
 	}
-	return fmt.Errorf("%w: %v; run it as root, or allow user namespaces (sysctl user.max_user_namespaces above 0, "+
+	return fmt.Errorf("%w: %w; run it as root, or allow user namespaces (sysctl user.max_user_namespaces above 0, "+
 		"kernel.unprivileged_userns_clone=1 on Debian, kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu)", ErrRefused, err)
 }

@@ -109,8 +109,7 @@ func newWorkDir(description string) (*workDir, error) {
 		err = os.WriteFile(filepath.Join(path, fileInfo), raw, 0o600)
 	}
 	if err != nil {
-		d.remove()
-		return nil, fmt.Errorf("work directory: %w", err)
+		return nil, errors.Join(fmt.Errorf("work directory: %w", err), d.remove())
 	}
 	return d, nil
 }
