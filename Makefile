@@ -28,7 +28,7 @@ build: ## build all programs, and the IPAM plugin that the lab uses, into bin/
 
 demo: build ## pods on several nodes talk over SRv6 (DATAPLANE= NODES= PODS= PATHS= KEEP=1 REPORT=file.json)
 	@$(BIN)/sidewinder-lab demo --dataplane=$(DATAPLANE) --nodes=$(NODES) --pods=$(PODS) --paths=$(PATHS) \
-		$(if $(KEEP),--keep) $(if $(REPORT),--report=$(REPORT))
+		$(if $(KEEP),--keep) $(if $(REPORT),--report='$(REPORT)')
 
 test: ## all tests; what needs root, a kernel feature or VPP says so when it is skipped
 	$(GO) test -timeout 20m ./...

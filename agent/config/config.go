@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -102,35 +103,85 @@ func Default() Config {
 }
 
 // Load reads a YAML file over the defaults and validates the result. An empty
-// path gives the defaults. Unknown fields are refused with their line.
+// path gives the defaults. All that is wrong is told at once, with line and
+// field: unknown fields, values of a wrong type, and values that cannot be.
 func Load(path string) (Config, error) {
 	c := Default()
-	if path != "" {
-		raw, err := os.ReadFile(path)
-		if err != nil {
-			return Config{}, fmt.Errorf("configuration: %w", err)
-		}
-		dec := yaml.NewDecoder(bytes.NewReader(raw))
-		dec.KnownFields(true)
-		if err := dec.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
-			return Config{}, fmt.Errorf("configuration %s: %w", path, err)
-		}
+	if path == "" {
+		return c, c.Validate()
 	}
-	if err := c.Validate(); err != nil {
-		if path != "" {
-			return Config{}, fmt.Errorf("configuration %s: %w", path, err)
-		}
-		return Config{}, err
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("configuration: %w", err)
 	}
-	return c, nil
+	var errs []error
+	dec := yaml.NewDecoder(bytes.NewReader(raw))
+	dec.KnownFields(true)
+	var wrong *yaml.TypeError
+	switch err := dec.Decode(&c); {
+	case err == nil || errors.Is(err, io.EOF):
+	case errors.As(err, &wrong):
+		for _, text := range wrong.Errors {
+			errs = append(errs, fmt.Errorf("%s: %s", path, text))
+		}
+	default:
+		return Config{}, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		errs = append(errs, fmt.Errorf("%s: has more than one document; put everything into the first", path))
+	}
+	var tree yaml.Node
+	if err := yaml.Unmarshal(raw, &tree); err != nil {
+		return Config{}, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	for _, e := range c.check() {
+		errs = append(errs, fmt.Errorf("%s:%d: %w", path, lineOf(&tree, e.field), e))
+	}
+	return c, errors.Join(errs...)
 }
+
+// lineOf finds where a field like vpp.socket or uplinks[1] stands; 1 when the
+// file does not name it.
+func lineOf(n *yaml.Node, field string) int {
+	line := 1
+	if n.Kind == yaml.DocumentNode && len(n.Content) > 0 {
+		n = n.Content[0]
+	}
+	name, _, _ := strings.Cut(field, "[")
+	for part := range strings.SplitSeq(name, ".") {
+		found := false
+		for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+			if n.Content[i].Value == part {
+				line, n, found = n.Content[i].Line, n.Content[i+1], true
+				break
+			}
+		}
+		if !found {
+			return line
+		}
+	}
+	return line
+}
+
+// fieldError is a field with what is wrong with it and what to do.
+type fieldError struct{ field, reason string }
+
+func (e *fieldError) Error() string { return e.field + ": " + e.reason }
 
 // Validate checks every field, reports all that is wrong, and fills the parsed
 // forms.
 func (c *Config) Validate() error {
 	var errs []error
+	for _, e := range c.check() {
+		errs = append(errs, e)
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) check() []*fieldError {
+	var errs []*fieldError
 	bad := func(field, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("%s: %s", field, fmt.Sprintf(format, args...)))
+		errs = append(errs, &fieldError{field, fmt.Sprintf(format, args...)})
 	}
 	if c.NodeName == "" {
 		bad("nodeName", "is empty; set it to the node's name in the cluster")
@@ -138,14 +189,14 @@ func (c *Config) Validate() error {
 	if c.Dataplane != DataplaneLinux && c.Dataplane != DataplaneVPP {
 		bad("dataplane", "%q is not one of %q, %q", c.Dataplane, DataplaneLinux, DataplaneVPP)
 	}
-	for field, path := range map[string]string{"sourceDir": c.SourceDir, "stateDir": c.StateDir, "socket": c.Socket, "vpp.socket": c.VPP.Socket} {
-		if !filepath.IsAbs(path) {
-			bad(field, "%q is not an absolute path", path)
+	for _, f := range [][2]string{{"sourceDir", c.SourceDir}, {"stateDir", c.StateDir}, {"socket", c.Socket}, {"vpp.socket", c.VPP.Socket}} {
+		if !filepath.IsAbs(f[1]) {
+			bad(f[0], "%q is not an absolute path", f[1])
 		}
 	}
 	c.BlockPrefix, c.EncapSourceAddr = netip.Prefix{}, netip.Addr{}
 	if p, err := netip.ParsePrefix(c.Block); err != nil {
-		bad("block", "%v", err)
+		bad("block", "%v; give an IPv6 /32, the same on all nodes", err)
 	} else if !p.Addr().Is6() || p.Bits() != 32 || p.Masked() != p {
 		bad("block", "%s is not an IPv6 /32 with no bits set beyond it (F3216)", c.Block)
 	} else {
@@ -153,7 +204,7 @@ func (c *Config) Validate() error {
 	}
 	if c.EncapSource != "" {
 		if a, err := netip.ParseAddr(c.EncapSource); err != nil {
-			bad("encapSource", "%v", err)
+			bad("encapSource", "%v; give an IPv6 address of this node, or leave it out", err)
 		} else if !a.Is6() || a.Is4In6() || a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() || a.IsLoopback() || a.Zone() != "" {
 			bad("encapSource", "%s is not a global or unique local IPv6 unicast address", a)
 		} else {
@@ -161,16 +212,16 @@ func (c *Config) Validate() error {
 		}
 	}
 	if c.PodMTU != 0 && (c.PodMTU < MinPodMTU || c.PodMTU > 65535-EncapOverhead) {
-		bad("podMTU", "%d is not 0 or between %d and %d", c.PodMTU, MinPodMTU, 65535-EncapOverhead)
+		bad("podMTU", "%d is not 0 or between %d and %d; leave it out for what fits the uplink", c.PodMTU, MinPodMTU, 65535-EncapOverhead)
 	}
 	if c.ResyncInterval < time.Second {
-		bad("resyncInterval", "%s is shorter than 1s", c.ResyncInterval)
+		bad("resyncInterval", "%s is shorter than 1s; leave it out for 30s", c.ResyncInterval)
 	}
 	if c.ReleaseGrace < time.Second {
-		bad("releaseGrace", "%s is shorter than 1s", c.ReleaseGrace)
+		bad("releaseGrace", "%s is shorter than 1s; leave it out for 10m", c.ReleaseGrace)
 	}
 	if _, err := logrus.ParseLevel(c.LogLevel); err != nil {
-		bad("logLevel", "%v", err)
+		bad("logLevel", "%v; use error, warning, info or debug", err)
 	}
 	seen := map[string]bool{}
 	for i, u := range c.Uplinks {
@@ -179,10 +230,10 @@ func (c *Config) Validate() error {
 		}
 		seen[u] = true
 	}
-	for field, d := range map[string]string{"vpp.uplinkDriver": c.VPP.UplinkDriver, "vpp.podDriver": c.VPP.PodDriver} {
-		if d != "af_packet" && d != "af_xdp" {
-			bad(field, "%q is not one of \"af_packet\", \"af_xdp\"", d)
+	for _, f := range [][2]string{{"vpp.uplinkDriver", c.VPP.UplinkDriver}, {"vpp.podDriver", c.VPP.PodDriver}} {
+		if f[1] != "af_packet" && f[1] != "af_xdp" {
+			bad(f[0], "%q is not one of \"af_packet\", \"af_xdp\"", f[1])
 		}
 	}
-	return errors.Join(errs...)
+	return errs
 }

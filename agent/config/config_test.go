@@ -61,9 +61,20 @@ func TestRefusals(t *testing.T) {
 			require.ErrorContains(t, err, want)
 		})
 	}
-	_, err := load(t, "dataplane: x\npodMTU: 1\n")
-	require.ErrorContains(t, err, "dataplane")
-	require.ErrorContains(t, err, "podMTU", "all that is wrong is told at once")
-	_, err = config.Load("/nonexistent/agent.yaml")
+	_, err := config.Load("/nonexistent/agent.yaml")
 	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// TestAllIsToldAtOnce: unknown fields, wrong types and wrong values, with lines.
+func TestAllIsToldAtOnce(t *testing.T) {
+	_, err := load(t, "nodeName: n1\ndataplan: vpp\ndataplane: x\nuplinks: {}\nvpp:\n  podDriver: tap\n---\nnodeName: n2\n")
+	for _, want := range []string{
+		"agent.yaml: line 2: field dataplan not found",
+		"agent.yaml: line 4: cannot unmarshal",
+		`agent.yaml:3: dataplane: "x" is not one of`,
+		`agent.yaml:6: vpp.podDriver: "tap" is not one of`,
+		"has more than one document",
+	} {
+		require.ErrorContains(t, err, want)
+	}
 }
