@@ -122,11 +122,11 @@ func (b *Backend) Apply(ctx context.Context, changes []dataplane.Change) error {
 	defer b.mu.Unlock()
 	var errs []error
 	for _, c := range changes {
+		if b.down != nil {
+			return errors.Join(append(errs, b.down)...)
+		}
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, err)...)
-		}
-		if b.down != nil {
-			return b.down
 		}
 		if err := b.apply(c); err != nil {
 			errs = append(errs, &dataplane.KeyError{Op: c.Op, Key: c.Key, Err: err})
@@ -218,7 +218,7 @@ func (b *Backend) inUse(k dataplane.Key) error {
 	}
 	for sk, s := range b.state.Steerings {
 		if s.BSID == pk.BSID {
-			return fmt.Errorf("policy is in use by %s", sk)
+			return fmt.Errorf("%w: %s is still steered into policy %s", dataplane.ErrNotReady, sk, pk.BSID)
 		}
 	}
 	return nil

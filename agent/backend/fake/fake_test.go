@@ -30,6 +30,10 @@ func TestConformance(t *testing.T) {
 			MakeLink: func(_ *testing.T, name string) {
 				b.AddLink(name)
 			},
+			Disconnect: func(*testing.T) func() {
+				b.Disconnect("the test says so")
+				return b.ClearFaults
+			},
 			// Nothing foreign can be in a map of our own.
 			PlantForeign: func(*testing.T) {},
 			CheckForeign: func(*testing.T) {},

@@ -42,7 +42,8 @@ var ErrConflict = errors.New("held by an object that is not ours")
 type Options struct {
 	// Uplinks name the interfaces that face the underlay. Local SIDs are bound
 	// to the first; the smallest MTU of them bounds the steered packets. They
-	// need not exist yet, but local SIDs wait for the first.
+	// need not exist yet, but local SIDs wait for the first. They are fixed for
+	// the life of the Backend: an uplink that is not among them is refused.
 	Uplinks []string
 	// Log; nil discards.
 	Log logrus.FieldLogger
@@ -154,12 +155,15 @@ func (b *Backend) closed() error {
 	return nil
 }
 
-// Apply implements dataplane.Backend. When ctx ends, the changes not yet tried
-// fail with its error.
+// Apply implements dataplane.Backend. When ctx ends, its error is in the result,
+// once, beside the failures of what was tried; the rest is not tried.
 func (b *Backend) Apply(ctx context.Context, changes []dataplane.Change) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err := b.closed(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if len(changes) == 0 {
@@ -174,17 +178,17 @@ func (b *Backend) Apply(ctx context.Context, changes []dataplane.Change) error {
 	if err != nil {
 		return err
 	}
-	tx := &tx{Backend: b, links: links, podMTU: b.uplinkMTU(links), resteer: map[netip.Addr]bool{}}
+	tx := &tx{Backend: b, ctx: ctx, links: links, podMTU: b.uplinkMTU(links), resteer: map[netip.Addr]bool{}}
 	if err := tx.prepareLoopback(changes); err != nil {
 		return err
 	}
 	var errs []error
 	for _, c := range changes {
-		err := ctx.Err()
-		if err == nil {
-			err = tx.apply(c)
+		if err := ctx.Err(); err != nil {
+			// What finish would do, the next Dump finds to be undone.
+			return errors.Join(append(errs, err)...)
 		}
-		if err != nil {
+		if err := tx.apply(c); err != nil {
 			errs = append(errs, &dataplane.KeyError{Op: c.Op, Key: c.Key, Err: err})
 		}
 	}
@@ -196,6 +200,7 @@ func (b *Backend) Apply(ctx context.Context, changes []dataplane.Change) error {
 // end.
 type tx struct {
 	*Backend
+	ctx   context.Context
 	links *linkTable
 	// podMTU is the smallest MTU of the uplinks, 0 when none exists.
 	podMTU uint32
@@ -204,6 +209,9 @@ type tx struct {
 	// foreign are the slots held by others, by family and table, read at most
 	// once.
 	foreign map[tableID]map[slot]int
+	// users are steerings by the nexthop group that they lead to, one of each
+	// group; nil until they are read, and again when one has changed.
+	users map[uint32]dataplane.SteeringKey
 	// waited is the time spent on waiting for the kernel's memory.
 	waited time.Duration
 }
@@ -252,7 +260,7 @@ func (t *tx) apply(c dataplane.Change) error {
 			return withValue(c, func(v dataplane.Policy) error { return t.setPolicy(k, v) })
 		case dataplane.SteeringKey:
 			if del {
-				return t.deleteRoute(slot{k.Prefix, tableOrMain(k.Table), metricSteering})
+				return t.deleteSteering(k)
 			}
 			return withValue(c, func(v dataplane.Steering) error { return t.setSteering(k, v) })
 		}

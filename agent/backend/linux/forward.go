@@ -3,7 +3,6 @@ package linux
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink/nl"
@@ -174,62 +173,6 @@ func (t *tx) setLocalSID(k dataplane.LocalSIDKey, v dataplane.LocalSID) error {
 	return nil
 }
 
-// setSteering makes a route into the policy's nexthop group.
-func (t *tx) setSteering(k dataplane.SteeringKey, v dataplane.Steering) error {
-	if err := checkPrefix(k.Prefix); err != nil {
-		return err
-	}
-	e := t.index.byBSID[v.BSID]
-	if e == nil {
-		return fmt.Errorf("policy %s does not exist: %w", v.BSID, dataplane.ErrNotReady)
-	}
-	err := t.steer(slot{k.Prefix, tableOrMain(k.Table), metricSteering}, e)
-	t.stale(err)
-	return err
-}
-
-func (t *tx) steer(s slot, e *policyEntry) error {
-	mtu := e.lockedMTU(t.podMTU)
-	return t.putRoute(s, unix.RTN_UNICAST, func(m message) {
-		m.u32(rtaNexthopID, e.group)
-		if mtu != 0 {
-			m.lockMTU(mtu)
-		}
-	})
-}
-
-// resteerPolicies rewrites the steering routes of policies whose overhead has
-// changed, so that their MTU fits again.
-func (t *tx) resteerPolicies() []error {
-	if len(t.resteer) == 0 {
-		return nil
-	}
-	var routes []kernelRoute
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		from := len(routes)
-		err := t.conn.dumpRoutes(family, 0, Protocol, func() { routes = routes[:from] }, func(r kernelRoute) {
-			if r.metric == metricSteering && r.nexthopID != 0 {
-				routes = append(routes, r)
-			}
-		})
-		if err != nil {
-			return []error{fmt.Errorf("reading steering routes: %w", err)}
-		}
-	}
-	var errs []error
-	for _, r := range routes {
-		e := t.index.byGroup[r.nexthopID]
-		if e == nil || !t.resteer[e.bsid] || e.lockedMTU(t.podMTU) == r.lockedMTU {
-			continue
-		}
-		if err := t.steer(r.slot, e); err != nil {
-			k := dataplane.SteeringKey{Table: mainAsZero(r.table), Prefix: r.prefix}
-			errs = append(errs, &dataplane.KeyError{Op: dataplane.OpUpdate, Key: k, Err: err})
-		}
-	}
-	return errs
-}
-
 // uplinkMTU is the smallest MTU of the uplinks that exist, 0 when none does.
 func (b *Backend) uplinkMTU(links *linkTable) uint32 {
 	var mtu uint32
@@ -240,7 +183,3 @@ func (b *Backend) uplinkMTU(links *linkTable) uint32 {
 	}
 	return mtu
 }
-
-// invalidBSID stands for a policy that a steering refers to and that is none of
-// ours: it differs from every wanted one.
-var invalidBSID = netip.Addr{}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"github.com/sidewinder-net/sidewinder/agent/dataplane"
 )
@@ -97,7 +98,7 @@ func (t *tx) setPod(name string, v dataplane.Interface) error {
 // a wanted MTU or MAC is compared, never set.
 func (t *tx) setUplink(name string, v dataplane.Interface) error {
 	if !slices.Contains(t.uplinks, name) {
-		return fmt.Errorf("interface %q is not one of the configured uplinks %v: %w", name, t.uplinks, dataplane.ErrUnsupported)
+		return t.otherUplink(name)
 	}
 	l, err := t.links.need(name)
 	if err != nil {
@@ -115,6 +116,17 @@ func (t *tx) setUplink(name string, v dataplane.Interface) error {
 	t.released[name] = false
 	t.remember(dataplane.InterfaceKey(name), v, dataplane.Interface{Role: dataplane.RoleUplink})
 	return nil
+}
+
+// otherUplink refuses an uplink that came after the start: local SIDs and the
+// packets' largest size are bound to those that were there.
+func (t *tx) otherUplink(name string) error {
+	has := "without any"
+	if len(t.uplinks) > 0 {
+		has = "with " + strings.Join(t.uplinks, ", ")
+	}
+	return fmt.Errorf("interface %q is not among the uplinks, which stay as they were at the start (%s): restart the agent, with %q in its configuration's \"uplinks\" if it is to be one: %w",
+		name, has, name, dataplane.ErrUnsupported)
 }
 
 // forwardOn sets the sysctls for an uplink, on the backend's thread.

@@ -177,7 +177,11 @@ func (t *tx) patiently(f func() error) error {
 		if !errors.Is(err, unix.ENOMEM) || t.waited > maxPatience {
 			return err
 		}
-		time.Sleep(wait)
+		select {
+		case <-t.ctx.Done():
+			return err
+		case <-time.After(wait):
+		}
 		t.waited += wait
 	}
 }
@@ -204,15 +208,23 @@ func (t *tx) removeNexthop(id uint32) error {
 	return nil
 }
 
-// deletePolicy removes the binding SID's route, the group, then its members.
-// Steering that still refers to the policy goes with the group.
+// deletePolicy removes the binding SID's route, the group, then its members. A
+// policy that is steered into stays: the kernel would remove the steering's route
+// with the group, and a steering that could not be moved to another policy still
+// carries traffic.
 func (t *tx) deletePolicy(bsid netip.Addr) error {
-	if err := t.deleteRoute(bsidSlot(bsid)); err != nil {
-		return err
-	}
 	e := t.index.byBSID[bsid]
 	if e == nil {
-		return nil
+		return t.deleteRoute(bsidSlot(bsid))
+	}
+	if err := t.readUsers(); err != nil {
+		return err
+	}
+	if k, used := t.users[e.group]; used {
+		return fmt.Errorf("%w: %s is still steered into policy %s", dataplane.ErrNotReady, k, bsid)
+	}
+	if err := t.deleteRoute(bsidSlot(bsid)); err != nil {
+		return err
 	}
 	if err := t.removeNexthop(e.group); err != nil {
 		return err

@@ -107,7 +107,7 @@ func TestPolicyInUseIsNotDeleted(t *testing.T) {
 	require.Len(t, failed, 2)
 	for _, e := range failed {
 		require.ErrorIs(t, e, dataplane.ErrNotReady)
-		require.ErrorContains(t, e, "still steered into it")
+		require.ErrorContains(t, e, "is still steered into policy")
 	}
 	apply(t, b, want)
 	apply(t, b, dataplane.New())

@@ -31,7 +31,8 @@ func newBench(t *testing.T, o Options) *conformance.Bench {
 	for _, p := range pods {
 		addVeth(t, p, "p"+p[2:])
 	}
-	o.Locator = conformance.Locator
+	// As the agent has it: its locator may change within the block.
+	o.Locator = netip.PrefixFrom(conformance.Locator.Addr(), 32).Masked()
 	// Objects of others, one of each kind that can be mistaken for ours, and a
 	// route to a prefix that the suite uses too.
 	plant := []string{
@@ -41,9 +42,9 @@ func newBench(t *testing.T, o Options) *conformance.Bench {
 		"set ip neighbor static loop7 192.0.2.9 02:00:00:00:00:09",
 		"ip route add 10.244.9.0/24 via 192.0.2.9 loop7",
 		"ip route add 198.51.100.0/24 via 192.0.2.9 loop7",
-		"sr localsid address fcbb:bb00:9:1:: behavior end",
-		"sr policy add bsid fcbb:bb00:9:b:: next fcbb:bb00:8:: encap",
-		"sr steer l3 203.0.113.0/24 via bsid fcbb:bb00:9:b::",
+		"sr localsid address fcbb:bb01:9:1:: behavior end",
+		"sr policy add bsid fcbb:bb01:9:b:: next fcbb:bb01:8:: encap",
+		"sr steer l3 203.0.113.0/24 via bsid fcbb:bb01:9:b::",
 	}
 	return &conformance.Bench{
 		Backend: newBackend(t, m, o),
@@ -53,6 +54,10 @@ func newBench(t *testing.T, o Options) *conformance.Bench {
 		Pods:    pods,
 		MakeLink: func(t *testing.T, name string) {
 			addVeth(t, name, "late")
+		},
+		Disconnect: func(t *testing.T) func() {
+			m.stop(t)
+			return func() { m.start(t) }
 		},
 		PlantForeign: func(t *testing.T) {
 			for _, c := range plant {
@@ -65,8 +70,8 @@ func newBench(t *testing.T, o Options) *conformance.Bench {
 			require.Contains(t, m.cli(t, "show ip neighbors"), "192.0.2.9")
 			require.Regexp(t, `(?s)198.51.100.0/24 fib.*192.0.2.9 loop7`, m.cli(t, "show ip fib 198.51.100.0/24"))
 			require.Regexp(t, `(?s)10.244.9.0/24 fib.*CLI refs`, m.cli(t, "show ip fib 10.244.9.0/24"))
-			require.Contains(t, m.cli(t, "show sr localsids"), "fcbb:bb00:9:1::")
-			require.Contains(t, m.cli(t, "show sr policies"), "fcbb:bb00:9:b::")
+			require.Contains(t, m.cli(t, "show sr localsids"), "fcbb:bb01:9:1::")
+			require.Contains(t, m.cli(t, "show sr policies"), "fcbb:bb01:9:b::")
 			require.Contains(t, m.cli(t, "show sr steering-policies"), "203.0.113.0/24")
 			requireForeignKernelRoute(t)
 		},

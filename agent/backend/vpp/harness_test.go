@@ -93,12 +93,30 @@ type manager struct {
 // startVPP runs vpp-manager and waits until VPP is ready.
 func startVPP(t testing.TB) *manager {
 	t.Helper()
-	bin, err := managerBinary()
-	require.NoError(t, err)
 	dir, err := os.MkdirTemp("", "swvpp-")
 	require.NoError(t, err)
-	m := &manager{dir: dir, ready: make(chan string, 16)}
-	m.cmd = exec.Command(bin, "run", "--run-dir", dir, "--buffers", "8192")
+	m := &manager{dir: dir}
+	t.Cleanup(func() {
+		if m.cmd != nil {
+			m.stop(t)
+		}
+		if t.Failed() {
+			t.Logf("vpp-manager:\n%s", m.log.String())
+		}
+		os.RemoveAll(dir)
+	})
+	m.start(t)
+	return m
+}
+
+// start runs the manager, for the first time or after stop.
+func (m *manager) start(t testing.TB) {
+	t.Helper()
+	bin, err := managerBinary()
+	require.NoError(t, err)
+	ready := make(chan string, 16)
+	m.ready = ready
+	m.cmd = exec.Command(bin, "run", "--run-dir", m.dir, "--buffers", "8192")
 	m.cmd.Stderr = &m.log
 	// The child must not outlive a test that is killed.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
@@ -107,19 +125,11 @@ func startVPP(t testing.TB) *manager {
 	require.NoError(t, m.cmd.Start())
 	go func() {
 		for sc := bufio.NewScanner(out); sc.Scan(); {
-			m.ready <- sc.Text()
+			ready <- sc.Text()
 		}
-		close(m.ready)
+		close(ready)
 	}()
-	t.Cleanup(func() {
-		m.stop(t)
-		if t.Failed() {
-			t.Logf("vpp-manager:\n%s", m.log.String())
-		}
-		os.RemoveAll(dir)
-	})
 	m.waitReady(t)
-	return m
 }
 
 func (m *manager) waitReady(t testing.TB) {

@@ -192,14 +192,14 @@ func (a *applier) deletePolicies(changes []dataplane.Change) error {
 	if err := do(a.ctx, a.c, binapi.SRSteerings(&steerings)); err != nil {
 		return err
 	}
-	users := map[netip.Addr]netip.Prefix{}
+	users := map[netip.Addr]dataplane.SteeringKey{}
 	for _, s := range steerings {
-		users[s.BSID] = s.Prefix
+		users[s.BSID] = dataplane.SteeringKey{Table: s.Table, Prefix: s.Prefix}
 	}
 	return a.each(changes, func(ch dataplane.Change) (*binapi.Call, error) {
 		bsid := ch.Key.(dataplane.PolicyKey).BSID
-		if p, ok := users[bsid]; ok {
-			return nil, fmt.Errorf("%w: %s is still steered into it", dataplane.ErrNotReady, p)
+		if k, ok := users[bsid]; ok {
+			return nil, fmt.Errorf("%w: %s is still steered into policy %s", dataplane.ErrNotReady, k, bsid)
 		}
 		if !a.own(bsid) {
 			return nil, nil
