@@ -17,11 +17,9 @@ import (
 
 	"github.com/sidewinder-net/sidewinder/agent/config"
 	"github.com/sidewinder-net/sidewinder/agent/status"
-	"github.com/sidewinder-net/sidewinder/binapi"
 	"github.com/sidewinder-net/sidewinder/test/lab"
 	"github.com/sidewinder-net/sidewinder/test/lab/ns"
 	"github.com/sidewinder-net/sidewinder/test/lab/traffic"
-	"github.com/sidewinder-net/sidewinder/vpp-manager/find"
 )
 
 // edit replaces text in one of the lab's object files, as an administrator does.
@@ -165,14 +163,8 @@ func TestBrokenObjectsDisturbNothing(t *testing.T) {
 // TestVPPDiesAndComesBack: the manager starts it again, and the agent programs it
 // again, pods included.
 func TestVPPDiesAndComesBack(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("VPP needs root")
-	}
-	v, err := find.Find(t.Context(), "", binapi.GroupAFPacket, binapi.GroupAFXDP)
-	if err != nil {
-		t.Skipf("VPP not found: %v", err)
-	}
-	l := newLab(t, lab.Options{Nodes: 2, Pods: 2, Paths: 2, VPP: v.Path, Dataplane: func(int) string { return config.DataplaneVPP }})
+	vpp := findVPP(t)
+	l := newLab(t, lab.Options{Nodes: 2, Pods: 2, Paths: 2, VPP: vpp, Dataplane: func(int) string { return config.DataplaneVPP }})
 	requireReach(t, l)
 	for range 2 {
 		raw, err := os.ReadFile(filepath.Join(l.Node(1).VPPDir(), "vpp.pid"))

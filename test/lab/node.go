@@ -64,6 +64,12 @@ func (n *Node) stateDir() string { return filepath.Join(n.lab.opts.Dir, "state",
 func (n *Node) ipamDir() string  { return filepath.Join(n.lab.opts.Dir, "ipam", n.Name) }
 func (n *Node) cacheDir() string { return filepath.Join(n.lab.opts.Dir, "cni-cache", n.Name) }
 
+// RecordsDir is where the agent keeps its pod records.
+func (n *Node) RecordsDir() string { return filepath.Join(n.stateDir(), "endpoints") }
+
+// AddressesDir is where the IPAM plugin keeps the addresses it gave.
+func (n *Node) AddressesDir() string { return filepath.Join(n.ipamDir(), networkName) }
+
 // Socket is the agent's.
 func (n *Node) Socket() string { return filepath.Join(n.runDir(), "cni.sock") }
 
@@ -150,6 +156,20 @@ func (n *Node) KillAgent() error {
 	n.agent.kill()
 	n.agent = nil
 	return nil
+}
+
+// PauseAgent stops the agent (SIGSTOP) for good: requests reach its socket and
+// stay there. KillAgent ends it.
+func (n *Node) PauseAgent() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.agent == nil {
+		return fmt.Errorf("agent of %s: is not running", n.Name)
+	}
+	if err := n.agent.exited(); err != nil {
+		return err
+	}
+	return n.agent.cmd.Process.Signal(syscall.SIGSTOP)
 }
 
 // Status asks the agent.

@@ -56,9 +56,13 @@ func upCommand() *cobra.Command {
 func (f *demoFlags) common(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.dataplane, "dataplane", "auto", "auto, vpp, linux, or mixed (odd nodes on VPP)")
-	fl.IntVar(&f.nodes, "nodes", 3, fmt.Sprintf("nodes, %d to %d", lab.MinNodes, lab.MaxNodes))
-	fl.IntVar(&f.pods, "pods", 2, fmt.Sprintf("pods on each node, %d to %d", lab.MinPods, lab.MaxPods))
-	fl.IntVar(&f.paths, "paths", 2, fmt.Sprintf("parallel paths between the nodes, %d to %d", lab.MinPaths, lab.MaxPaths))
+	number := func(into *int, name string, value int, what string, low, high int) {
+		*into = value
+		fl.Var(wholeNumber{name, into}, name, fmt.Sprintf("%s, %d to %d", what, low, high))
+	}
+	number(&f.nodes, "nodes", 3, "nodes", lab.MinNodes, lab.MaxNodes)
+	number(&f.pods, "pods", 2, "pods on each node", lab.MinPods, lab.MaxPods)
+	number(&f.paths, "paths", 2, "parallel paths between the nodes", lab.MinPaths, lab.MaxPaths)
 	fl.StringVar(&f.bin, "bin", "", "directory of the programs (default: where this one is)")
 	fl.StringVar(&f.vppBin, "vpp", "", "the vpp program (default: SIDEWINDER_VPP, or the one on PATH)")
 }
@@ -80,8 +84,8 @@ func (f demoFlags) run(ctx context.Context) error {
 			return err
 		}
 		// Said now, not after all the work.
-		if st, err := os.Stat(filepath.Dir(f.report)); err != nil || !st.IsDir() {
-			return fmt.Errorf("report: %s is not a directory; make it first", filepath.Dir(f.report))
+		if err := writable(f.report); err != nil {
+			return err
 		}
 	}
 	choice, err := choose(ctx, f.dataplane, f.vppBin)
@@ -228,7 +232,10 @@ func (d *demo) finish(ctx context.Context, start time.Time, err error) error {
 	if kept {
 		d.conclude(time.Since(start))
 		d.explain()
+		waiting := time.Now()
 		<-ctx.Done()
+		// The time of people is not the demo's.
+		start = start.Add(time.Since(waiting))
 		d.screen.printf("\n")
 	}
 	before := len(d.report.Failures)

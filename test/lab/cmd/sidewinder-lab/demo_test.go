@@ -90,11 +90,17 @@ func TestLimits(t *testing.T) {
 		args []string
 	}{
 		{"nodes: 1 is not between 2 and 20", []string{"--nodes", "1"}},
+		{`sidewinder-lab: --nodes: "abc" is not a whole number` + "\n", []string{"--nodes", "abc"}},
+		{`sidewinder-lab: --pods: "1.5" is not a whole number` + "\n", []string{"--pods=1.5"}},
+		{`sidewinder-lab: --paths: "" is not a whole number` + "\n", []string{"--paths="}},
+		{"--paths: 99999999999999999999 is out of range\n", []string{"--paths=99999999999999999999"}},
 		{"nodes: 21 is not between 2 and 20", []string{"--nodes", "21"}},
 		{"pods: 0 is not between 1 and 20", []string{"--pods", "0"}},
 		{"paths: 17 is not between 1 and 16", []string{"--paths", "17"}},
 		{`dataplane: "ovs" is not one of`, []string{"--dataplane", "ovs"}},
 		{"report: /nonexistent is not a directory", []string{"--report", "/nonexistent/r.json"}},
+		{"report: / is a directory", []string{"--report", "/"}},
+		{"report: no file can be made in /proc", []string{"--report", "/proc/r.json"}},
 		{"make build", []string{"--bin", "/nonexistent"}},
 		{"VPP not found", []string{"--dataplane", "vpp", "--vpp", "/nonexistent/vpp"}},
 	} {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -156,4 +157,64 @@ func TestExecAndList(t *testing.T) {
 	require.Eventually(t, func() bool { return sleeping() == 1 }, 10*time.Second, 20*time.Millisecond)
 	require.NoError(t, q.cmd.Process.Kill())
 	require.Eventually(t, func() bool { return sleeping() == 0 }, 10*time.Second, 20*time.Millisecond)
+}
+
+// TestHintsWork: what a kept lab tells the user to run can be run, and shows
+// something.
+func TestHintsWork(t *testing.T) {
+	p := keepUp(t, tempDir(t))
+	p.waitFor(" down "+p.labID()+"\n", 10*time.Second)
+	ran := map[string]bool{}
+	for _, line := range strings.Split(p.out.String(), "\n") {
+		words := strings.Fields(line)
+		if len(words) < 6 || words[1] != "exec" {
+			continue
+		}
+		ran[words[5]] = true
+		if words[5] == "tcpdump" {
+			continue // It runs until somebody ends it.
+		}
+		q := start(t, p.tmp, nil, words[1:]...)
+		require.Zero(t, q.wait(30*time.Second), "%s\n%s", line, q.out.String())
+		require.NotEmpty(t, strings.TrimSpace(q.out.String()), line)
+	}
+	for _, program := range []string{"ip", "ping", "tcpdump"} {
+		require.Equal(t, runnable(program), ran[program], program)
+	}
+	if ran["ip"] {
+		require.Contains(t, p.out.String(), "node1 -- ip nexthop\n")
+		require.Contains(t, p.out.String(), "node1 -- ip -6 route show table 0x5357\n")
+	}
+}
+
+// TestHintsOnlyOfWhatIsThere: without the programs nobody is told to run them.
+func TestHintsOnlyOfWhatIsThere(t *testing.T) {
+	needRoot(t)
+	empty := tempDir(t)
+	p := start(t, tempDir(t), func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, "PATH="+empty) },
+		"up", "--dataplane", "linux", "--nodes", "2", "--pods", "1")
+	p.waitFor(" down ", 2*time.Minute)
+	require.Contains(t, p.out.String(), staysUp)
+	for _, program := range []string{"ip", "ping", "tcpdump"} {
+		require.NotContains(t, p.out.String(), " -- "+program+" ")
+	}
+}
+
+// TestKeptDemo: verdict and report come before the wait, which counts nowhere.
+func TestKeptDemo(t *testing.T) {
+	needRoot(t)
+	path := filepath.Join(tempDir(t), "report.json")
+	begin := time.Now()
+	p := start(t, tempDir(t), nil, "demo", "--dataplane", "linux", "--nodes", "2", "--pods", "1", "--keep", "--report", path)
+	p.waitFor(staysUp, 2*time.Minute)
+	took := time.Since(begin)
+	require.Contains(t, p.out.String(), "OK in ")
+	r := readReport(t, path)
+	require.True(t, r.OK)
+	time.Sleep(3 * time.Second)
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGINT))
+	require.Zero(t, p.wait(time.Minute), p.out.String())
+	require.Equal(t, 1, strings.Count(p.out.String(), "OK in "))
+	require.LessOrEqual(t, float64(readReport(t, path).Durations["total"]), float64(took.Milliseconds()))
+	requireEmpty(t, p.tmp)
 }

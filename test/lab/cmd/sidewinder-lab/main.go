@@ -45,6 +45,7 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	root.AddCommand(demoCommand(), upCommand(), execCommand(), listCommand(), downCommand())
 	return root
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -71,6 +72,22 @@ type nodeRemoval struct {
 }
 
 func millis(d time.Duration) ms { return ms(float64(d.Microseconds()) / 1000) }
+
+// writable says why no report can be written to a path.
+func writable(path string) error {
+	dir := filepath.Dir(path)
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		return fmt.Errorf("report: %s is not a directory; make it first", dir)
+	}
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		return fmt.Errorf("report: %s is a directory; name a file in it", path)
+	}
+	tmp, err := os.CreateTemp(dir, ".report-*")
+	if err != nil {
+		return fmt.Errorf("report: no file can be made in %s: %w", dir, err)
+	}
+	return errors.Join(tmp.Close(), os.Remove(tmp.Name()))
+}
 
 // write stores the report, whole or not at all.
 func (r report) write(path string) error {
