@@ -70,6 +70,7 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 		l.SetLevel(logrus.PanicLevel)
 		o.Log = logrus.NewEntry(l)
 	}
+	hush()
 	const first, most = 20 * time.Millisecond, 500 * time.Millisecond
 	for wait := first; ; wait = min(2*wait, most) {
 		c, err := dial(ctx, o)
@@ -88,18 +89,42 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 	}
 }
 
+// hush makes GoVPP write nothing to the standard error, where it is when nobody
+// says otherwise: all that matters of it is in the errors that Dial and Do give.
+// Whoever wants to see what it says sets DEBUG_GOVPP (see GoVPP's manual). Its
+// loggers are variables of its packages, so this is done once, before it runs.
+var hush = sync.OnceFunc(func() {
+	if os.Getenv("DEBUG_GOVPP") != "" {
+		return
+	}
+	l := logrus.New()
+	l.SetOutput(io.Discard)
+	core.SetLogger(l)
+	socketclient.SetLogger(l)
+})
+
+// patience is how long one try may take: GoVPP knows no context, and a VPP that
+// hangs takes the connection and says nothing.
+func patience(ctx context.Context) time.Duration {
+	const most = 2 * time.Second
+	if end, ok := ctx.Deadline(); ok {
+		return max(min(time.Until(end), most), time.Millisecond)
+	}
+	return most
+}
+
 // dial tries once.
 func dial(ctx context.Context, o Options) (*Conn, error) {
 	// GoVPP does not tell when VPP closes the connection. A second one, on
 	// which nothing is ever said, does.
-	d := net.Dialer{Timeout: 2 * time.Second}
+	d := net.Dialer{Timeout: patience(ctx)}
 	lifeline, err := d.DialContext(ctx, "unix", o.Socket)
 	if err != nil {
 		return nil, err
 	}
 	client := socketclient.NewVppClient(o.Socket)
 	client.SetClientName(o.ClientName)
-	client.SetConnectTimeout(2 * time.Second)
+	client.SetConnectTimeout(patience(ctx))
 	client.SetDisconnectTimeout(100 * time.Millisecond)
 	gov, err := core.Connect(client)
 	if err != nil {
