@@ -17,55 +17,67 @@ import (
 type Options struct {
 	// Block is the cluster's SID block, a /32.
 	Block netip.Prefix
-	// Self is this node's name. What it published itself is its output, not
-	// its input: where that meets another node's facts, this node must go on
-	// to take in what it is to publish now, or two nodes that swap a prefix
-	// would wait for each other for ever. Its SRv6Node is kept among the
-	// objects but takes no part in the comparison with others.
-	Self string
 }
 
-// Assemble puts the entries together, or says all that contradicts itself in
-// them; then there are no Objects. The order of entries makes no difference.
+// Assemble puts the entries together. ok says that the objects people write
+// (Node, Pod, IPPool) do not contradict each other; otherwise there are no
+// Objects. The order of entries makes no difference.
 //
-// An SRv6Node without a Node is what a removed node left behind, and compile uses
-// nothing of it. It takes no part in the comparison with others, or it would keep
-// its addresses from the node that gets them next.
-func Assemble(entries []Entry, o Options) (Objects, []status.Problem) {
+// What agents write never gets in the way: a node whose agent is down goes on
+// publishing what it once held, and its peers must go on without waiting for it.
+// Where SRv6Nodes meet Node objects or each other, compile decides and reports;
+// the problems given here together with Objects are those that it cannot see.
+func Assemble(entries []Entry, o Options) (objs Objects, ok bool, problems []status.Problem) {
 	entries = slices.Clone(entries)
 	slices.SortFunc(entries, func(a, b Entry) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name), comparePlaces(a.place, b.place))
 	})
-	var problems []status.Problem
-	for i := 1; i < len(entries); i++ {
-		a, b := entries[i-1], entries[i]
-		if a.Kind == b.Kind && a.Name == b.Name {
-			problems = append(problems, problem(b.ID(), "metadata.name", b.place, "is defined a second time; the first is at "+orUnknown(a.place), "keep one of the two"))
-		}
-	}
-
-	objs := newObjects()
+	twice, contradictions := duplicates(entries)
+	objs = newObjects()
+	bySpace := make([][]held, spaces)
+	var overlay []held // prefixes that pods get their addresses from
 	for _, e := range entries {
 		objs.add(e)
-	}
-	bySpace := make([][]held, spaces)
-	for _, e := range entries {
 		for _, u := range e.uses {
-			problems = append(problems, checkBlock(e, u, o.Block)...)
-			if e.Kind == v1alpha1.KindSRv6Node && objs.leftOut(e.Name, o.Self) {
-				continue
+			h := held{use: u, id: e.ID(), object: e.Name}
+			if u.space.outsideBlock() && o.Block.IsValid() && u.prefix.Overlaps(o.Block) {
+				contradictions = append(contradictions, problem(h.id, u.field, u.place,
+					fmt.Sprintf("%s overlaps the SID block %s", publish.SIDText(u.prefix), o.Block), ""))
 			}
-			bySpace[u.space] = append(bySpace[u.space], held{use: u, id: e.ID()})
+			bySpace[u.space] = append(bySpace[u.space], h)
+			if pool, isPool := e.value.(cluster.Pool); u.space == spacePodCIDR || isPool && !pool.Disabled {
+				overlay = append(overlay, h)
+			}
 		}
 	}
-	for _, s := range bySpace {
-		problems = append(problems, overlaps(s)...)
+	for _, s := range exclusive {
+		contradictions = append(contradictions, overlaps(bySpace[s])...)
 	}
-	if len(problems) > 0 {
-		SortProblems(problems)
-		return Objects{}, problems
+	contradictions = append(contradictions, covers(overlay, bySpace[spaceNodeAddress])...)
+	if ok = len(contradictions) == 0; ok {
+		problems = slices.Concat(twice, claimProblems(bySpace[spaceLocator], o.Block), publishedProblems(objs, bySpace))
+	} else {
+		objs, problems = Objects{}, slices.Concat(twice, contradictions)
 	}
-	return objs, nil
+	SortProblems(problems)
+	return objs, ok, problems
+}
+
+// duplicates are the objects that are defined more than once. Of an SRv6Node the
+// last one counts: an agent has one file only, so that the others are copies.
+func duplicates(sorted []Entry) (published, contradictions []status.Problem) {
+	for i := 1; i < len(sorted); i++ {
+		a, b := sorted[i-1], sorted[i]
+		if a.Kind != b.Kind || a.Name != b.Name {
+			continue
+		}
+		if a.Kind == v1alpha1.KindSRv6Node {
+			published = append(published, problem(a.ID(), "metadata.name", a.place, "is not used: the object is defined again at "+orUnknown(b.place), "keep the one that the node's agent writes"))
+			continue
+		}
+		contradictions = append(contradictions, problem(b.ID(), "metadata.name", b.place, "is defined a second time; the first is at "+orUnknown(a.place), "keep one of the two"))
+	}
+	return published, contradictions
 }
 
 func (objs *Objects) add(e Entry) {
@@ -83,31 +95,11 @@ func (objs *Objects) add(e Entry) {
 	}
 }
 
-// leftOut: the node's published facts are not compared with others'.
-func (objs *Objects) leftOut(node, self string) bool {
-	if node == self {
-		return true
-	}
-	_, known := objs.Nodes[node]
-	return !known
-}
-
-func checkBlock(e Entry, u use, block netip.Prefix) []status.Problem {
-	if !block.IsValid() {
-		return nil
-	}
-	switch {
-	case u.space == spaceLocator && !(block.Contains(u.prefix.Addr()) && u.prefix.Bits() >= block.Bits()):
-		return []status.Problem{problem(e.ID(), u.field, u.place, fmt.Sprintf("%s is not in the SID block %s", u.prefix, block), "")}
-	case u.space.outsideBlock() && u.prefix.Overlaps(block):
-		return []status.Problem{problem(e.ID(), u.field, u.place, fmt.Sprintf("%s overlaps the SID block %s", text(u.prefix), block), "")}
-	}
-	return nil
-}
-
+// held is a use with who makes it.
 type held struct {
 	use
-	id string
+	// id is the object as people say it, object its name.
+	id, object string
 }
 
 // overlaps finds, for each prefix, the nearest one that holds it and has another
@@ -140,11 +132,33 @@ func overlap(a, b held) status.Problem {
 	if comparePlaces(a.place, b.place) > 0 {
 		a, b = b, a
 	}
-	relation, remedy := "overlaps "+text(a.prefix)+" of", "give each address to one of the two"
+	relation, remedy := "overlaps "+publish.SIDText(a.prefix)+" of", "give each address to one of the two"
 	if a.prefix == b.prefix {
 		relation, remedy = "also belongs to", "give it to one of the two"
 	}
-	return problem(b.id, b.field, b.place, fmt.Sprintf("%s %s %s, %s at %s", text(b.prefix), relation, a.id, a.field, orUnknown(a.place)), remedy)
+	return problem(b.id, b.field, b.place, fmt.Sprintf("%s %s %s, %s at %s", publish.SIDText(b.prefix), relation, a.id, a.field, orUnknown(a.place)), remedy)
+}
+
+// covers finds pod prefixes that hold an address of a node: packets between nodes
+// would be taken for packets between pods, and the overlay would carry itself.
+// One address of each prefix is reported.
+func covers(overlay, addresses []held) []status.Problem {
+	addresses = slices.Clone(addresses)
+	slices.SortFunc(addresses, func(a, b held) int {
+		return cmp.Or(a.prefix.Addr().Compare(b.prefix.Addr()), comparePlaces(a.place, b.place))
+	})
+	var problems []status.Problem
+	for _, p := range overlay {
+		i, _ := slices.BinarySearchFunc(addresses, p.prefix.Masked().Addr(), func(h held, a netip.Addr) int { return h.prefix.Addr().Compare(a) })
+		if i == len(addresses) || !p.prefix.Contains(addresses[i].prefix.Addr()) {
+			continue
+		}
+		a := addresses[i]
+		problems = append(problems, problem(p.id, p.field, p.place,
+			fmt.Sprintf("%s contains %s, an address of %s, %s at %s", p.prefix, a.prefix.Addr(), a.id, a.field, orUnknown(a.place)),
+			"give pods addresses apart from the nodes'"))
+	}
+	return problems
 }
 
 func problem(id, field, place, reason, remedy string) status.Problem {
@@ -152,13 +166,6 @@ func problem(id, field, place, reason, remedy string) status.Problem {
 		id = place + ": " + id
 	}
 	return status.Problem{Object: id, Field: field, Reason: reason, Remedy: remedy}
-}
-
-func text(p netip.Prefix) string {
-	if p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return p.String()
 }
 
 func orUnknown(place string) string {

@@ -165,11 +165,8 @@ func convertSRv6Node(o *v1alpha1.SRv6Node) (Entry, v1alpha1.FieldErrors) {
 		return e, errs
 	}
 	e.value = n
-	e.use(spaceLocator, n.Name, "spec.locator", n.Locator)
-	e.use(spaceNodeAddress, n.Name, "spec.encapSource", single(n.EncapSource))
-	for i, p := range n.Prefixes {
-		e.use(spacePrefix, n.Name, fmt.Sprintf("spec.prefixes[%d]", i), p)
-	}
+	e.use(spacePublishedLocator, n.Name, "spec.locator", n.Locator)
+	e.use(spaceEncapSource, n.Name, "spec.encapSource", single(n.EncapSource))
 	return e, errs
 }
 

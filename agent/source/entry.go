@@ -4,8 +4,8 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/sidewinder-net/sidewinder/agent/cluster"
 	"github.com/sidewinder-net/sidewinder/agent/publish"
-	"github.com/sidewinder-net/sidewinder/api/v1alpha1"
 )
 
 // Kinds of the objects that are not this project's own.
@@ -38,22 +38,28 @@ type use struct {
 	place  string
 }
 
-// space is a set of addresses in which no two owners may meet.
+// space is a set of addresses that are used in one way.
 type space int
 
 const (
 	spaceNodeAddress space = iota
 	spacePodCIDR
-	spacePrefix
-	spaceLocator
 	spacePool
 	spacePodIP
+	// spaceLocator holds the claims on locators.
+	spaceLocator
+	// What nodes published of themselves.
+	spacePublishedLocator
+	spaceEncapSource
 	spaces
 )
 
+// exclusive are the spaces in which no two owners may meet.
+var exclusive = [...]space{spaceNodeAddress, spacePodCIDR, spacePool, spacePodIP}
+
 // outsideBlock: the space holds pods' addresses, which must not be SIDs.
 func (s space) outsideBlock() bool {
-	return s == spacePodCIDR || s == spacePrefix || s == spacePool || s == spacePodIP
+	return s == spacePodCIDR || s == spacePool || s == spacePodIP
 }
 
 func (e *Entry) use(s space, owner, field string, p netip.Prefix) {
@@ -80,15 +86,8 @@ func (e Entry) Claim() (publish.Claim, bool) {
 
 // Published is the locator that an SRv6Node publishes.
 func (e Entry) Published() (publish.Claim, bool) {
-	if e.Kind != v1alpha1.KindSRv6Node {
-		return publish.Claim{}, false
-	}
-	for _, u := range e.uses {
-		if u.space == spaceLocator {
-			return publish.Claim{Locator: u.prefix, Node: e.Name}, true
-		}
-	}
-	return publish.Claim{}, false
+	n, ok := e.value.(cluster.SRv6Node)
+	return publish.Claim{Locator: n.Locator, Node: n.Name}, ok
 }
 
 // Place is where the object stands, like "nodes.yaml:3".

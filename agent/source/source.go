@@ -11,8 +11,9 @@ import (
 	"github.com/sidewinder-net/sidewinder/agent/status"
 )
 
-// Objects are the cluster's objects at one moment, free of contradictions. Whoever
-// gets them must not change them.
+// Objects are the cluster's objects at one moment. What people write is free of
+// contradictions; what agents wrote may be out of date and contradict anything.
+// Whoever gets them must not change them.
 type Objects struct {
 	// Nodes by name.
 	Nodes map[string]cluster.Node

@@ -53,7 +53,8 @@ type file struct {
 	ever    bool
 	// problems of the newest text; empty: entries are of that text.
 	problems []status.Problem
-	// missing is since when the file is gone; zero: it is there.
+	// missing is since when the file is gone while all others can be used;
+	// zero: it is there.
 	missing time.Time
 }
 
@@ -68,7 +69,8 @@ type stamp struct {
 type view struct {
 	// entries are those of good files and the last good ones of the others.
 	entries []source.Entry
-	// leaving are those of files that are gone, but not for long enough.
+	// leaving are those of files that are gone, but not for long enough, or
+	// while a file cannot be used that they may have been moved to.
 	leaving []source.Entry
 	// problems with single files.
 	problems []status.Problem
@@ -94,24 +96,27 @@ func (f *folder) scan() (view, error) {
 	}
 	now := f.now()
 	present := make(map[string]bool, len(names))
+	unusable := false
 	for _, name := range names {
 		if f.read(name, now) {
 			present[name] = true
+			unusable = unusable || len(f.files[name].problems) > 0
 		}
 	}
 	for name, file := range f.files {
 		switch {
 		case present[name]:
 			file.missing = time.Time{}
-		case file.missing.IsZero():
+		case file.missing.IsZero() || unusable:
+			// The grace does not run while another file may hold the objects.
 			file.missing = now
 		}
-		// A file that never was good, or has been gone for long enough.
-		if !file.missing.IsZero() && (len(file.entries) == 0 || now.Sub(file.missing) >= f.grace) {
+		// A file that held nothing, or has been gone for long enough.
+		if !file.missing.IsZero() && (len(file.entries) == 0 || !unusable && now.Sub(file.missing) >= f.grace) {
 			delete(f.files, name)
 		}
 	}
-	return f.view(), nil
+	return f.view(unusable), nil
 }
 
 // list are the names of the files that count, in order.
@@ -223,8 +228,10 @@ func reason(err error) string {
 }
 
 // view puts the files together. An object of a file that is gone for a moment
-// gives way to the same object in a file that is there: it was moved.
-func (f *folder) view() view {
+// gives way to the same object in a file that is there: it was moved. unusable
+// says that a file which is there cannot be used: then none that is gone is
+// given up.
+func (f *folder) view(unusable bool) view {
 	names := make([]string, 0, len(f.files))
 	for name := range f.files {
 		names = append(names, name)
@@ -256,10 +263,20 @@ func (f *folder) view() view {
 		if file.missing.IsZero() {
 			continue
 		}
+		before := len(v.leaving)
 		for _, e := range file.entries {
 			if !present[e.ID()] {
 				v.leaving = append(v.leaving, e)
 			}
+		}
+		if unusable {
+			if kept := len(v.leaving) - before; kept > 0 {
+				v.problems = append(v.problems, status.Problem{
+					Object: name, Reason: fmt.Sprintf("is gone; %d of its objects stay in force, because a file that cannot be used may hold them now", kept),
+					Remedy: "correct or remove the files that cannot be used",
+				})
+			}
+			continue
 		}
 		if end := file.missing.Add(f.grace); v.again.IsZero() || end.Before(v.again) {
 			v.again = end

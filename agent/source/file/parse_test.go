@@ -213,7 +213,8 @@ func TestParseKubectlOutput(t *testing.T) {
 		require.Empty(t, texts(problems), path)
 		entries = append(entries, e...)
 	}
-	objs, problems := source.Assemble(entries, source.Options{})
+	objs, ok, problems := source.Assemble(entries, source.Options{})
+	require.True(t, ok)
 	require.Empty(t, texts(problems))
 	n := objs.Nodes["worker-1"]
 	assert.Equal(t, "[10.244.1.0/24 fd00:10:244:1::/64]", asText(n.PodCIDRs))
@@ -286,11 +287,13 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 		if len(problems) == 0 {
-			if _, err := source.Assemble(entries, source.Options{}); err != nil {
-				for _, p := range err {
-					if p.Reason == "" {
-						t.Fatalf("a problem without a reason: %+v", p)
-					}
+			_, ok, problems := source.Assemble(entries, source.Options{})
+			if !ok && len(problems) == 0 {
+				t.Fatal("no objects, and no problem that says why")
+			}
+			for _, p := range problems {
+				if p.Reason == "" {
+					t.Fatalf("a problem without a reason: %+v", p)
 				}
 			}
 		}

@@ -8,7 +8,10 @@
 // What is wrong never removes anything:
 //   - Of a file that cannot be used (half-written, empty, an unknown kind or
 //     field, a wrong value) the last good objects stay in force.
-//   - While files contradict each other, the whole last good state stays.
+//   - While a file cannot be used, the objects of files that are removed stay too:
+//     they may have been moved into it.
+//   - While Nodes, Pods or IPPools contradict each other, the whole last good
+//     state stays. What agents write is no reason for that.
 //   - While the folder is gone or unreadable, the same. An empty folder that is
 //     there is a good state: a cluster without objects. To take a file's objects
 //     away, remove the file.
@@ -148,10 +151,10 @@ func (s *Source) refresh() time.Time {
 		}})
 		return time.Time{}
 	}
-	objs, contradictions := source.Assemble(slices.Concat(v.entries, v.leaving), source.Options{Block: s.cfg.Block, Self: s.cfg.NodeName})
-	problems := slices.Concat(v.problems, contradictions)
+	objs, ok, problems := source.Assemble(slices.Concat(v.entries, v.leaving), source.Options{Block: s.cfg.Block})
+	problems = slices.Concat(v.problems, problems)
 	source.SortProblems(problems)
-	if len(contradictions) > 0 {
+	if !ok {
 		s.take(nil, false, problems)
 	} else {
 		s.take(&objs, !v.unread, problems)

@@ -170,6 +170,64 @@ func TestLastGoodFile(t *testing.T) {
 	untilErrors(t, s)
 }
 
+// A file that is gone may have been moved into one that cannot be used yet,
+// whether that is new or was there before.
+func TestMovedIntoAFileThatIsHalfWritten(t *testing.T) {
+	const half = "\n---\napiVersion: v1\nkind: Node\nmetadata: {name: n2}\nspec: {podCIDRs: ["
+	for name, c := range map[string]struct{ file, before string }{
+		"new":   {"nodes.yaml", ""},
+		"known": {"a.yaml", nodeYAML("n1", "10.1.0.0/24", "192.0.2.1")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			now := time.Unix(1_700_000_000, 0)
+			write(t, dir, "a.yaml", nodeYAML("n1", "10.1.0.0/24", "192.0.2.1"))
+			write(t, dir, "b.yaml", nodeYAML("n2", "10.2.0.0/24", "192.0.2.2"))
+			s := newSource(dir, "self")
+			s.folder.now = func() time.Time { return now }
+			s.refresh()
+			require.True(t, nodes("n1", "n2")(s.Objects()))
+
+			// Already going when the other file turns bad.
+			require.NoError(t, os.Remove(filepath.Join(dir, "b.yaml")))
+			require.Equal(t, now.Add(removalGrace), s.refresh())
+			write(t, dir, c.file, c.before+half)
+			for range 3 {
+				now = now.Add(time.Hour)
+				require.Zero(t, s.refresh(), "nothing is about to happen")
+				require.True(t, nodes("n1", "n2")(s.Objects()), "n2 may be in the file that cannot be used")
+			}
+			require.Len(t, s.Errors(), 2)
+			require.Contains(t, texts(s.Errors()), "b.yaml: is gone; 1 of its objects stay in force, because a file that cannot be used may hold them now (correct or remove the files that cannot be used)")
+
+			// It did not hold them: now the grace begins.
+			write(t, dir, c.file, c.before+"\n---\n"+nodeYAML("n3", "10.3.0.0/24", "192.0.2.3"))
+			again := s.refresh()
+			require.Equal(t, now.Add(removalGrace), again)
+			require.True(t, nodes("n1", "n2", "n3")(s.Objects()))
+			now = again
+			s.refresh()
+			require.True(t, nodes("n1", "n3")(s.Objects()))
+			require.Empty(t, s.Errors())
+		})
+	}
+}
+
+func TestMovedIntoAFileThatGetsGood(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "a.yaml", nodeYAML("n1", "10.1.0.0/24", "192.0.2.1"))
+	s := running(t, dir, 20*time.Millisecond)
+	until(t, s, "start", nodes("n1"))
+	whole := nodeYAML("n1", "10.1.0.0/24", "192.0.2.1")
+	write(t, dir, "b.yaml", whole[:len(whole)/2]+"[")
+	require.NoError(t, os.Remove(filepath.Join(dir, "a.yaml")))
+	time.Sleep(3 * removalGrace)
+	require.True(t, nodes("n1")(s.Objects()))
+	write(t, dir, "b.yaml", whole)
+	untilErrors(t, s)
+	require.True(t, nodes("n1")(s.Objects()))
+}
+
 func TestContradictionKeepsTheWholeState(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "a.yaml", nodeYAML("n1", "10.1.0.0/24", "192.0.2.1"))
