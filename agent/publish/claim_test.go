@@ -188,3 +188,8 @@ func TestNodeObjectAndBack(t *testing.T) {
 	_, errs = NodeFacts(NodeObject(cluster.SRv6Node{Name: "n1"}, v1alpha1.SRv6NodeStatus{}))
 	assert.NotEmpty(t, errs, "facts without an address or a locator")
 }
+
+func TestSIDText(t *testing.T) {
+	assert.Equal(t, "fcbb:bb00:a::/48", SIDText(locator(10)))
+	assert.Equal(t, "fcbb:bb00:a:e004::", SIDText(functionSID(locator(10), FunctionDT4)))
+}
