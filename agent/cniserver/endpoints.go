@@ -58,6 +58,7 @@ func (s *Server) add(ctx context.Context, ep api.Endpoint) error {
 		return answer
 	}
 	s.log.WithFields(logrus.Fields{"endpoint": ep.ID(), "pod": podName(ep), "hostInterface": ep.HostInterface, "ips": ep.IPs, "repeated": same}).Info("pod wired")
+	s.dropReplaced(ep)
 	return nil
 }
 
@@ -103,6 +104,7 @@ func (s *Server) giveUp(ctx context.Context, ep api.Endpoint, cause error) {
 // remove forgets an endpoint and returns when the dataplane has let go of it.
 // One that is not known is no error. A repeated call goes on waiting.
 func (s *Server) remove(ctx context.Context, id string) error {
+	s.recheck()
 	unlock, err := s.keys.lock(ctx, id)
 	if err != nil {
 		return fail(http.StatusServiceUnavailable, api.Error{Object: "endpoint " + id, Reason: "another request for it is still running", Remedy: "try again", TryAgain: true})

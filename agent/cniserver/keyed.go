@@ -32,18 +32,35 @@ func (k *keyedMutex) lock(ctx context.Context, key string) (unlock func(), err e
 	l.users++
 	k.mu.Unlock()
 
-	leave := func() {
-		k.mu.Lock()
-		if l.users--; l.users == 0 {
-			delete(k.held, key)
-		}
-		k.mu.Unlock()
-	}
 	select {
 	case l.sem <- struct{}{}:
-		return func() { <-l.sem; leave() }, nil
+		return func() { <-l.sem; k.leave(key, l) }, nil
 	case <-ctx.Done():
-		leave()
+		k.leave(key, l)
 		return nil, ctx.Err()
+	}
+}
+
+// tryLock does not wait: ok is false while somebody holds the key or waits for it.
+func (k *keyedMutex) tryLock(key string) (unlock func(), ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.held == nil {
+		k.held = map[string]*keyLock{}
+	}
+	if k.held[key] != nil {
+		return nil, false
+	}
+	l := &keyLock{sem: make(chan struct{}, 1), users: 1}
+	l.sem <- struct{}{}
+	k.held[key] = l
+	return func() { <-l.sem; k.leave(key, l) }, true
+}
+
+func (k *keyedMutex) leave(key string, l *keyLock) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if l.users--; l.users == 0 {
+		delete(k.held, key)
 	}
 }

@@ -56,6 +56,9 @@ type Options struct {
 
 	// AwaitTimeout bounds Await for one request. 0: DefaultAwaitTimeout.
 	AwaitTimeout time.Duration
+	// RecheckInterval is the time between looks at the records whose host
+	// interface is gone. 0: DefaultRecheckInterval.
+	RecheckInterval time.Duration
 	// System answers questions about the machine. Nil: the real one.
 	System System
 }
@@ -79,8 +82,8 @@ type Server struct {
 	// leaving are endpoints that are forgotten, but which the dataplane has not
 	// been seen to let go of.
 	leaving map[string]bool
-	// bad are records that could not be read.
-	bad []status.Problem
+	// bad are records that could not be used, and their files.
+	bad []badRecord
 	// vanished are the IDs of records whose host interface was gone at start.
 	vanished map[string]bool
 	stopping bool
@@ -94,6 +97,9 @@ func New(opt Options) (*Server, error) {
 	}
 	if opt.AwaitTimeout == 0 {
 		opt.AwaitTimeout = DefaultAwaitTimeout
+	}
+	if opt.RecheckInterval == 0 {
+		opt.RecheckInterval = DefaultRecheckInterval
 	}
 	if opt.System == nil {
 		opt.System = realSystem{}
@@ -134,8 +140,8 @@ func (s *Server) load() error {
 		return err
 	}
 	s.bad = bad
-	for _, p := range bad {
-		s.log.WithField("record", p.Object).Warn("pod record set aside: " + p.Reason)
+	for _, b := range bad {
+		s.log.WithField("record", b.path).Warn("pod record set aside: " + b.problem.Reason)
 	}
 	for _, r := range found {
 		ep := r.Endpoint
@@ -157,10 +163,10 @@ func (s *Server) load() error {
 		}
 		if err := s.reserve(ep); err != nil {
 			aside := s.store.setAside(ep.ID())
-			s.bad = append(s.bad, status.Problem{
+			s.bad = append(s.bad, badRecord{aside, status.Problem{
 				Object: "pod record " + ep.ID(), Reason: err.Error(),
-				Remedy: "restart the pod; the record is kept as " + aside,
-			})
+				Remedy: "restart the pod, then delete " + aside,
+			}})
 			log.WithError(err).Warn("pod record set aside: it contradicts another")
 			continue
 		}
@@ -184,6 +190,10 @@ func (s *Server) Run(ctx context.Context) error {
 	srv := s.httpServer(base)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
+	rechecks := make(chan struct{})
+	looking, stopLooking := context.WithCancel(ctx)
+	go func() { defer close(rechecks); s.recheckLoop(looking) }()
+	defer func() { stopLooking(); <-rechecks }() // Before the folder's lock is given up.
 	s.log.WithFields(logrus.Fields{"socket": s.opt.Socket, "endpoints": len(s.Endpoints())}).Info("serving the CNI plugin")
 
 	select {
@@ -232,18 +242,18 @@ func (s *Server) Endpoints() []cluster.Endpoint {
 func (s *Server) Changed() <-chan struct{} { return s.changed }
 
 // Problems are the records that could not be used, and the pods that have lost
-// their host interface.
+// their host interface. What a person has put right since is not among them.
 func (s *Server) Problems() []status.Problem {
+	s.recheck()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := slices.Clone(s.bad)
+	s.bad = slices.DeleteFunc(s.bad, badRecord.gone)
+	var out []status.Problem
+	for _, b := range s.bad {
+		out = append(out, b.problem)
+	}
 	for id := range s.vanished {
-		ep := s.records[id]
-		out = append(out, status.Problem{
-			Object: "endpoint " + id, Field: "hostInterface",
-			Reason: fmt.Sprintf("%s of pod %s does not exist any more", ep.HostInterface, podName(ep)),
-			Remedy: "delete the pod: its replacement gets a new interface",
-		})
+		out = append(out, vanishedProblem(s.records[id]))
 	}
 	slices.SortFunc(out, func(a, b status.Problem) int { return strings.Compare(a.String(), b.String()) })
 	return out

@@ -39,8 +39,20 @@ func (f *fakeSystem) LinkExists(name string) (bool, error) {
 	return f.links[name], nil
 }
 
-func (f *fakeSystem) NetnsExists(path string) bool { return f.netns[path] }
-func (f *fakeSystem) BootID() string               { return f.bootID }
+func (f *fakeSystem) NetnsExists(path string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.netns[path]
+}
+
+func (f *fakeSystem) BootID() string { return f.bootID }
+
+// set says what is there of pod n.
+func (f *fakeSystem) set(n int, link, netns bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.links[fmt.Sprintf("sw%d", n)], f.netns[fmt.Sprintf("/run/netns/p%d", n)] = link, netns
+}
 
 // rig is a server with a stub dataplane.
 type rig struct {
@@ -499,6 +511,8 @@ func TestRestart(t *testing.T) {
 	r.halt()
 	r.start()
 	require.Len(t, r.server.Problems(), 2)
+	require.NoError(t, os.Remove(r.files(suffixBad)[0]))
+	require.Len(t, r.server.Problems(), 1, "what was put right is not told any more")
 
 	// After a restart of the machine, links of before cannot be there.
 	r.halt()

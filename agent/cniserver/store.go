@@ -138,27 +138,27 @@ func setAside(path string) string {
 
 // load reads all records in the order of their file names. Those that cannot
 // be used are set aside and reported, at this and at each later start.
-func (s *store) load() ([]record, []status.Problem, error) {
+func (s *store) load() ([]record, []badRecord, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil, nil, fmt.Errorf("state folder: %w", err)
 	}
 	var out []record
-	var bad []status.Problem
+	var bad []badRecord
 	for _, e := range entries {
 		path := filepath.Join(s.dir, e.Name())
 		switch filepath.Ext(e.Name()) {
 		case suffixTemp: // Half written when the agent ended; never answered.
 			_ = os.Remove(path)
 		case suffixBad:
-			bad = append(bad, badRecord(path, "set aside at an earlier start"))
+			bad = append(bad, newBadRecord(path, "set aside at an earlier start"))
 		case suffixRecord:
 			r, err := readRecord(path)
 			if err == nil && s.path(r.Endpoint.ID()) != path {
 				err = fmt.Errorf("the file's name does not belong to endpoint %s", r.Endpoint.ID())
 			}
 			if err != nil {
-				bad = append(bad, badRecord(setAside(path), err.Error()))
+				bad = append(bad, newBadRecord(setAside(path), err.Error()))
 				continue
 			}
 			out = append(out, r)
@@ -167,11 +167,23 @@ func (s *store) load() ([]record, []status.Problem, error) {
 	return out, bad, nil
 }
 
-func badRecord(path, reason string) status.Problem {
-	return status.Problem{
+// badRecord is a file that is set aside.
+type badRecord struct {
+	path    string
+	problem status.Problem
+}
+
+func newBadRecord(path, reason string) badRecord {
+	return badRecord{path, status.Problem{
 		Object: "pod record " + path, Reason: "cannot be used: " + reason,
 		Remedy: "restart the pod named in it, then delete the file",
-	}
+	}}
+}
+
+// gone: somebody has removed the file.
+func (b badRecord) gone() bool {
+	_, err := os.Lstat(b.path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 func readRecord(path string) (record, error) {
