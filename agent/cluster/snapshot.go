@@ -17,6 +17,8 @@ type Snapshot struct {
 	Nodes map[string]Node
 	// SRv6Nodes are the published facts by node name, this one included.
 	SRv6Nodes map[string]SRv6Node
+	// Locators give the holder of each claimed locator.
+	Locators map[netip.Prefix]string
 	// Pools are the address pools by name. Empty: prefixes are not checked.
 	Pools map[string]Pool
 	// Pods are the pods known from the cluster's objects by namespace/name.

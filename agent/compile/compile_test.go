@@ -259,6 +259,17 @@ func TestChangesOnPeers(t *testing.T) {
 			gone:    []string{"eb51"},
 			problem: "SRv6Node/b: spec.locator: fcbb:bb00:1::/48 is also held by node a (remove the SRv6Locator of one of them and restart its agent)",
 		},
+		"two peers with one locator, and the later one has the claim": {
+			change: func(s *cluster.Snapshot) {
+				n := s.SRv6Nodes["b"]
+				n.Name, n.EncapSource, n.Prefixes = "c", netip.MustParseAddr("fd53::c"), prefixes("10.244.3.0/24")
+				s.SRv6Nodes["c"], s.Nodes["c"] = n, cluster.Node{Name: "c"}
+				s.Locators = map[netip.Prefix]string{n.Locator: "c"}
+			},
+			there:   []string{"steering/10.244.3.0/24"},
+			gone:    []string{"steering/10.244.2.0/24"},
+			problem: "SRv6Node/b: spec.locator: fcbb:bb00:2::/48 is claimed, and published, by node c (restart the node's agent, which takes another)",
+		},
 		"a locator of another block": {
 			change: func(s *cluster.Snapshot) {
 				n := s.SRv6Nodes["b"]

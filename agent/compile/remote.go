@@ -79,12 +79,21 @@ func (c *compiler) validLocator(n cluster.SRv6Node, holders map[netip.Prefix]str
 		c.problem(object, "spec.locator", "wait for the node's agent to publish it", "is empty")
 	case n.Locator.Bits() != 48 || !c.snap.Self.Block.Contains(n.Locator.Addr()):
 		c.problem(object, "spec.locator", "give all nodes the same block", "%s is not a /48 within this cluster's block %s", n.Locator, c.snap.Self.Block)
+	case c.claimedByAnother(n):
+		c.problem(object, "spec.locator", "restart the node's agent, which takes another", "%s is claimed, and published, by node %s", n.Locator, c.snap.Locators[n.Locator])
 	case holders[n.Locator] != "":
 		c.problem(object, "spec.locator", "remove the SRv6Locator of one of them and restart its agent", "%s is also held by node %s", n.Locator, holders[n.Locator])
 	default:
 		return true
 	}
 	return false
+}
+
+// claimedByAnother: of two nodes that publish one locator, the one with the claim
+// has it.
+func (c *compiler) claimedByAnother(n cluster.SRv6Node) bool {
+	holder, ok := c.snap.Locators[n.Locator]
+	return ok && holder != n.Name && c.snap.SRv6Nodes[holder].Locator == n.Locator
 }
 
 // underlay makes the node's locator reachable.

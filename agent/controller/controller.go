@@ -270,7 +270,7 @@ func (c *Controller) recompute() (uint64, error) {
 	// Without an answer the last one holds: an uplink that is away is no reason
 	// to take anything down, nor to keep pods from being removed.
 	snap := cluster.Snapshot{
-		Self: c.self, Nodes: c.objs.Nodes, SRv6Nodes: c.objs.SRv6Nodes, Pools: c.objs.Pools, Pods: c.objs.Pods,
+		Self: c.self, Nodes: c.objs.Nodes, SRv6Nodes: c.objs.SRv6Nodes, Locators: c.objs.Locators, Pools: c.objs.Pools, Pods: c.objs.Pods,
 		Endpoints: map[string]cluster.Endpoint{}, Underlay: c.underlay,
 	}
 	for _, e := range c.endpoints.Endpoints() {
