@@ -111,8 +111,9 @@ func (c *Controller) Run(ctx context.Context, endpoints Endpoints) error {
 	defer resync.Stop()
 	retry := time.NewTicker(retryInterval)
 	defer retry.Stop()
+	c.refresh(ctx)
 	for {
-		c.refresh(ctx)
+		due := true
 		select {
 		case <-ctx.Done():
 			return nil
@@ -124,12 +125,13 @@ func (c *Controller) Run(ctx context.Context, endpoints Endpoints) error {
 		case <-resync.C:
 			// An event of the kernel may have been missed.
 		case <-retry.C:
-			if c.reason() == nil {
-				continue
-			}
+			due = c.reason() != nil
 		case <-housekeeping.C:
 			c.release(ctx)
-			continue
+			due = false
+		}
+		if due {
+			c.refresh(ctx)
 		}
 	}
 }
@@ -277,6 +279,11 @@ func (c *Controller) recompute() (uint64, error) {
 		snap.Endpoints[e.ID] = e
 		delete(c.leaving, e.ID)
 	}
+	for id, keys := range c.leaving {
+		if c.dataplane.Reconciler.Absent(keys) {
+			delete(c.leaving, id)
+		}
+	}
 	for id, e := range c.snapshot.Endpoints {
 		if _, stays := snap.Endpoints[id]; !stays {
 			c.leaving[id] = endpointKeys(e)
@@ -311,33 +318,60 @@ func (c *Controller) tell(now []status.Problem) {
 }
 
 // Await recompiles with the endpoints as they are now, and blocks until the
-// dataplane holds the endpoint's objects (present) or has let go of them. While
-// this node has no identity nothing can be wired, and what an earlier run left
-// in the dataplane goes as soon as it has one.
+// dataplane holds the endpoint's objects (present) or has let go of them.
+//
+// A removal is also done when the dataplane cannot be reached, or when this node
+// does not find its identity: what is left in the dataplane goes as soon as
+// there is one, because no record asks for it any more.
 func (c *Controller) Await(ctx context.Context, endpointID string, present bool) error {
+	if present {
+		return c.awaitPresent(ctx, endpointID)
+	}
+	return c.awaitAbsent(ctx, endpointID)
+}
+
+func (c *Controller) awaitPresent(ctx context.Context, id string) error {
 	c.mu.Lock()
 	generation, err := c.update(ctx)
-	e, ok := c.snapshot.Endpoints[endpointID]
-	keys := c.leaving[endpointID]
+	e, ok := c.snapshot.Endpoints[id]
 	rec := c.dataplane.Reconciler
 	c.mu.Unlock()
 	switch {
-	case present && err != nil:
+	case err != nil:
 		return err
-	case generation == 0:
-		return nil
-	case present != ok:
-		return fmt.Errorf("endpoint %s: recorded: %t, expected: %t", endpointID, ok, present)
-	case present:
-		keys = endpointKeys(e)
+	case !ok:
+		return fmt.Errorf("endpoint %s: is not recorded", id)
 	}
-	if err := rec.Await(ctx, generation, keys); err != nil {
-		return err
+	return rec.Await(ctx, generation, endpointKeys(e))
+}
+
+// identityGrace is how long a removal waits for an agent that has just started to
+// find out who it is.
+const identityGrace = 3 * time.Second
+
+func (c *Controller) awaitAbsent(ctx context.Context, id string) error {
+	for begin := time.Now(); ; {
+		c.mu.Lock()
+		generation, _ := c.update(ctx)
+		_, still := c.snapshot.Endpoints[id]
+		keys := c.leaving[id]
+		rec := c.dataplane.Reconciler
+		c.mu.Unlock()
+		switch {
+		case generation == 0 && time.Since(begin) >= identityGrace:
+			return nil
+		case generation == 0:
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(identityGrace / 30):
+			}
+			continue
+		case still:
+			return fmt.Errorf("endpoint %s: is still recorded", id)
+		}
+		return rec.AwaitAbsent(ctx, generation, keys)
 	}
-	c.mu.Lock()
-	delete(c.leaving, endpointID)
-	c.mu.Unlock()
-	return nil
 }
 
 // endpointKeys are the objects that carry an endpoint's traffic.

@@ -43,6 +43,7 @@ type world struct {
 	podsMoved chan struct{}
 	linksSeen chan struct{}
 	noUplink  error
+	resolved  int // calls of Resolve
 }
 
 func newWorld() *world {
@@ -148,6 +149,7 @@ func (l links) Settle() ([]string, error) {
 func (l links) Resolve(targets []underlay.Target) (cluster.Underlay, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.resolved++
 	if l.noUplink != nil {
 		return cluster.Underlay{}, l.noUplink
 	}
@@ -407,6 +409,44 @@ func TestRemovalThatFailsIsTold(t *testing.T) {
 	be.ClearFaults()
 	require.Eventually(t, func() bool { return r.ctl.Await(ctx, "p1", false) == nil }, 5*time.Second, time.Millisecond)
 	require.NotContains(t, be.Text(), "swp1")
+}
+
+// TestRemovalWhileTheDataplaneIsAway: a node whose VPP does not come back can be
+// drained.
+func TestRemovalWhileTheDataplaneIsAway(t *testing.T) {
+	w := newWorld()
+	w.change(addNode("n1", 1))
+	w.change(addPod("p1", 5))
+	be := fake.New("up0", "swp1")
+	r := start(t, w, be, time.Hour)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	require.Eventually(t, func() bool { return r.ctl.Ready() == nil }, 5*time.Second, time.Millisecond)
+	require.NoError(t, r.ctl.Await(ctx, "p1", true))
+	be.Disconnect("dead")
+	r.rec.Trigger()
+	w.change(func(_ *source.Objects, e map[string]cluster.Endpoint) { delete(e, "p1") })
+	require.NoError(t, r.ctl.Await(ctx, "p1", false))
+	require.Contains(t, be.Text(), "swp1")
+	be.ClearFaults()
+	require.Eventually(t, func() bool { return !strings.Contains(be.Text(), "swp1") }, 5*time.Second, time.Millisecond)
+}
+
+// TestRestIsRest: without events nothing is computed again.
+func TestRestIsRest(t *testing.T) {
+	w := newWorld()
+	w.change(addNode("n1", 1))
+	r := start(t, w, fake.New("up0"), time.Hour)
+	require.Eventually(t, func() bool { return r.ctl.Ready() == nil }, 5*time.Second, time.Millisecond)
+	time.Sleep(100 * time.Millisecond) // what the start still causes
+	count := func() int {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.resolved
+	}
+	before := count()
+	time.Sleep(2500 * time.Millisecond)
+	require.Equal(t, before, count())
 }
 
 // TestWaitingForTheUplinkIsTold: there is a status before there is a dataplane.

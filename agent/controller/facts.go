@@ -60,16 +60,14 @@ func (c *Controller) publisher(ctx context.Context) {
 
 // publish leaves out facts of a locator that this node holds no more.
 func (c *Controller) publish(ctx context.Context, f facts) error {
-	c.mu.Lock()
-	rec, version := c.dataplane.Reconciler, c.dataplane.Version()
-	c.mu.Unlock()
+	d := c.connected()
 	wait, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	var keys []dataplane.Key
 	for _, s := range f.node.SIDs {
 		keys = append(keys, dataplane.LocalSIDKey{SID: s.SID})
 	}
-	if err := rec.Await(wait, f.generation, keys); err != nil {
+	if err := d.Reconciler.Await(wait, f.generation, keys); err != nil {
 		return fmt.Errorf("the node's SIDs are not in the dataplane: %w", err)
 	}
 	c.mu.Lock()
@@ -78,7 +76,7 @@ func (c *Controller) publish(ctx context.Context, f facts) error {
 	if f.node.Locator != held {
 		return nil // newer facts are on their way
 	}
-	return c.o.Source.PublishNode(ctx, f.node, v1alpha1.SRv6NodeStatus{Dataplane: c.o.Config.Dataplane, DataplaneVersion: version})
+	return c.o.Source.PublishNode(ctx, f.node, v1alpha1.SRv6NodeStatus{Dataplane: c.o.Config.Dataplane, DataplaneVersion: d.Version()})
 }
 
 // release gives back what nodes that are gone held, after the grace period.

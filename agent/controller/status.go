@@ -74,9 +74,22 @@ func (c *Controller) Ready() error {
 	return nil
 }
 
+// connected is the dataplane, zero before Connect.
+func (c *Controller) connected() Dataplane {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.dataplane
+}
+
 // Status is the agent's status.
 func (c *Controller) Status() status.Status {
 	ready := c.Ready()
+	// Asking the dataplane may take time: not under the lock.
+	d := c.connected()
+	var version string
+	if d.Version != nil {
+		version = d.Version()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, synced := c.o.Source.Objects()
@@ -87,9 +100,9 @@ func (c *Controller) Status() status.Status {
 		Source:   status.Source{Kind: "file", Synced: synced},
 		Problems: slices.Concat(c.configProblems(), c.result.Problems),
 	}
-	if c.dataplane.Reconciler != nil {
-		s.Dataplane.Version = c.dataplane.Version()
-		s.Reconcile = c.dataplane.Reconciler.Status()
+	if d.Reconciler != nil {
+		s.Dataplane.Version = version
+		s.Reconcile = d.Reconciler.Status()
 	}
 	if ready != nil {
 		s.Reason = ready.Error()

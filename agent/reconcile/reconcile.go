@@ -197,9 +197,38 @@ func (r *Reconciler) broadcast() {
 // waiting while the dataplane cannot be reached. When ctx ends first, the error
 // says what was waited for.
 func (r *Reconciler) Await(ctx context.Context, generation uint64, keys []dataplane.Key) error {
+	return r.await(ctx, func() (bool, error) { return r.book.settled(generation, keys) })
+}
+
+// AwaitAbsent is Await for objects that are not desired any more; it also ends,
+// without error, when the dataplane cannot be reached: nothing can be removed
+// then, and nothing is forgotten.
+func (r *Reconciler) AwaitAbsent(ctx context.Context, generation uint64, keys []dataplane.Key) error {
+	return r.await(ctx, func() (bool, error) {
+		if errors.Is(r.book.err, dataplane.ErrDisconnected) {
+			return true, nil
+		}
+		return r.book.settled(generation, keys)
+	})
+}
+
+// Absent reports whether the dataplane was last seen without all of keys.
+func (r *Reconciler) Absent(keys []dataplane.Key) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, k := range keys {
+		if _, held := r.book.actual.Get(k); held {
+			return false
+		}
+	}
+	return r.book.known
+}
+
+// await blocks until over, called with r.mu held, says so.
+func (r *Reconciler) await(ctx context.Context, over func() (bool, error)) error {
 	for {
 		r.mu.Lock()
-		done, err := r.book.settled(generation, keys)
+		done, err := over()
 		changed := r.cond
 		r.mu.Unlock()
 		if done {
