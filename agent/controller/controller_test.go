@@ -389,18 +389,26 @@ func TestGoneInputsRemoveNothing(t *testing.T) {
 	}
 }
 
-// TestRemovalThatFailsIsTold: also when the removal was noticed, and tried,
-// before anyone waited for it.
-func TestRemovalThatFailsIsTold(t *testing.T) {
+// withPod starts a controller whose node has pod p1 wired. The context ends after
+// a few seconds.
+func withPod(t *testing.T) (*running, context.Context) {
+	t.Helper()
 	w := newWorld()
 	w.change(addNode("n1", 1))
 	w.change(addPod("p1", 5))
-	be := fake.New("up0", "swp1")
-	r := start(t, w, be, time.Hour)
+	r := start(t, w, fake.New("up0", "swp1"), time.Hour)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
+	t.Cleanup(cancel)
 	require.Eventually(t, func() bool { return r.ctl.Ready() == nil }, 5*time.Second, time.Millisecond)
 	require.NoError(t, r.ctl.Await(ctx, "p1", true))
+	return r, ctx
+}
+
+// TestRemovalThatFailsIsTold: also when the removal was noticed, and tried,
+// before anyone waited for it.
+func TestRemovalThatFailsIsTold(t *testing.T) {
+	r, ctx := withPod(t)
+	w, be := r.world, r.be
 	boom := errors.New("boom")
 	be.Inject(fake.Fault{Match: func(c dataplane.Change) bool { return c.Op == dataplane.OpDelete }, Err: boom})
 	w.change(func(_ *source.Objects, e map[string]cluster.Endpoint) { delete(e, "p1") })
@@ -414,15 +422,8 @@ func TestRemovalThatFailsIsTold(t *testing.T) {
 // TestRemovalWhileTheDataplaneIsAway: a node whose VPP does not come back can be
 // drained.
 func TestRemovalWhileTheDataplaneIsAway(t *testing.T) {
-	w := newWorld()
-	w.change(addNode("n1", 1))
-	w.change(addPod("p1", 5))
-	be := fake.New("up0", "swp1")
-	r := start(t, w, be, time.Hour)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	require.Eventually(t, func() bool { return r.ctl.Ready() == nil }, 5*time.Second, time.Millisecond)
-	require.NoError(t, r.ctl.Await(ctx, "p1", true))
+	r, ctx := withPod(t)
+	w, be := r.world, r.be
 	be.Disconnect("dead")
 	r.rec.Trigger()
 	w.change(func(_ *source.Objects, e map[string]cluster.Endpoint) { delete(e, "p1") })
