@@ -96,13 +96,10 @@ func (o runOptions) supervisor(log *logrus.Logger) (*supervise.Supervisor, error
 		}
 		conf.Extra = string(extra)
 	}
-	if f, err := os.Open("/proc/meminfo"); err == nil {
-		conf.HugePages = conf.FitsHugePages(startup.FreeHugePages(f))
-		f.Close()
-	}
 	return &supervise.Supervisor{
 		Path: v.Path, Conf: conf, CoreDumps: o.coreDumps,
-		Grace: o.grace, StartTimeout: o.startTimeout, Log: log,
+		HugePages: func() startup.HugePages { return startup.ReadHugePages("/") },
+		Grace:     o.grace, StartTimeout: o.startTimeout, Log: log,
 	}, nil
 }
 

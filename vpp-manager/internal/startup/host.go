@@ -1,12 +1,9 @@
 package startup
 
 import (
-	"bufio"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 )
 
 // InstalledPlugins keeps those of names that lie beside the VPP at path. When
@@ -42,30 +39,6 @@ func pluginDirs(path string) []string {
 	return dirs
 }
 
-// FreeHugePages is how many bytes of huge pages of the default size are free,
-// from the text of /proc/meminfo.
-func FreeHugePages(meminfo io.Reader) uint64 {
-	var pages, kib uint64
-	sc := bufio.NewScanner(meminfo)
-	for sc.Scan() {
-		f := strings.Fields(sc.Text())
-		if len(f) < 2 {
-			continue
-		}
-		n, err := strconv.ParseUint(f[1], 10, 64)
-		if err != nil {
-			continue
-		}
-		switch f[0] {
-		case "HugePages_Free:":
-			pages = n
-		case "Hugepagesize:":
-			kib = n
-		}
-	}
-	return pages * kib * 1024
-}
-
 // ParseSize reads VPP's notation of a size: a number with k, m or g.
 func ParseSize(s string) (uint64, bool) {
 	if s == "" {
@@ -88,14 +61,4 @@ func ParseSize(s string) (uint64, bool) {
 		return 0, false
 	}
 	return n << shift, true
-}
-
-// bufferBytes is what a packet buffer takes: 2048 bytes of data and its header.
-const bufferBytes = 2048 + 256 + 128
-
-// FitsHugePages reports whether the free huge pages hold the heap and the
-// buffers.
-func (c Config) FitsHugePages(free uint64) bool {
-	heap, ok := ParseSize(c.MainHeap)
-	return ok && free >= heap+uint64(c.Buffers)*bufferBytes
 }

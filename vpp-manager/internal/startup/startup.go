@@ -57,17 +57,11 @@ func (c Config) SharedMemory() []string {
 	return []string{p + "-global_vm", p + "-vpe-api"}
 }
 
-// Text is the configuration file.
+// Text is the configuration file. A run directory that cannot be written in it
+// is ErrRunDir.
 func (c Config) Text() (string, error) {
-	if !filepath.IsAbs(c.RunDir) {
-		return "", fmt.Errorf("run directory %q is not an absolute path", c.RunDir)
-	}
-	// sun_path has 108 bytes, the last one for NUL.
-	if n := len(c.StatsSocket()); n > 107 {
-		return "", fmt.Errorf("run directory %q is too long: the path of a socket in it has %d bytes, at most 107 are possible", c.RunDir, n)
-	}
-	if strings.ContainsAny(c.RunDir, " \t\n{}#") {
-		return "", fmt.Errorf("run directory %q has a character that VPP's configuration cannot quote", c.RunDir)
+	if err := CheckRunDir(c.RunDir); err != nil {
+		return "", err
 	}
 	page := "4k"
 	if c.HugePages {

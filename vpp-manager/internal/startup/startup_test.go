@@ -36,14 +36,24 @@ func TestText(t *testing.T) {
 
 func TestTextRefuses(t *testing.T) {
 	for dir, why := range map[string]string{
-		"run":                "not an absolute path",
-		"/run/" + longName(): "too long",
-		"/run/with space":    "cannot quote",
-		"/run/{brace":        "cannot quote",
+		"run":                  "not an absolute path",
+		"/run/" + longName():   "too long",
+		"/run/with space":      "cannot quote",
+		"/run/{brace":          "cannot quote",
+		"/run/#comment":        "cannot quote",
+		"/run/quote\"":         "cannot quote",
+		"/run/vpp\rapi-seg":    `the character '\r'`,
+		"/run/a\nb":            `the character '\n'`,
+		"/run/a\vb":            `the character '\v'`,
+		"/run/a\x00b":          `the character '\x00'`,
+		"/run/no-break\u00a0b": `the character '\u00a0'`,
+		"/run/\xff":            "cannot quote",
 	} {
 		_, err := Config{RunDir: dir}.Text()
+		require.ErrorIs(t, err, ErrRunDir, dir)
 		require.ErrorContains(t, err, why, dir)
 	}
+	require.NoError(t, CheckRunDir("/run/sidewinder_1/Node-2.a:b@c,d=e+f~"))
 }
 
 func longName() string { return strings.Repeat("x", 100) }
@@ -69,15 +79,6 @@ func TestInstalledPlugins(t *testing.T) {
 	require.Equal(t, []string{"ping_plugin.so"}, InstalledPlugins(link, DefaultPlugins()), "by way of a symbolic link")
 
 	require.Equal(t, DefaultPlugins(), InstalledPlugins(filepath.Join(t.TempDir(), "bin", "vpp"), DefaultPlugins()), "no plugin folder")
-}
-
-func TestHugePages(t *testing.T) {
-	free := FreeHugePages(strings.NewReader("MemTotal: 1 kB\nHugePages_Total: 9\nHugePages_Free:  512\nHugepagesize: 2048 kB\n"))
-	require.EqualValues(t, 1<<30, free)
-	require.Zero(t, FreeHugePages(strings.NewReader("HugePages_Free: 0\nHugepagesize: 2048 kB\n")))
-	c := Config{MainHeap: "256M", Buffers: 32768}
-	require.True(t, c.FitsHugePages(free))
-	require.False(t, c.FitsHugePages(256<<20), "the buffers need room as well")
 }
 
 func TestParseSize(t *testing.T) {

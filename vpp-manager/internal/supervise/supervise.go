@@ -17,6 +17,9 @@ type Supervisor struct {
 	Path      string
 	Conf      startup.Config
 	CoreDumps bool
+	// HugePages tells what is free now. It is asked at each start, which then
+	// uses huge pages if they suffice. Nil: as Conf says.
+	HugePages func() startup.HugePages
 	// Require names message groups that VPP must have when it is ready.
 	Require []binapi.Group
 	// Grace between SIGTERM and SIGKILL, and the bound on a start. Defaults
@@ -51,16 +54,23 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	wait := firstWait
-	for first := true; ; first = false {
+	wait, smallPages, wasUp := firstWait, false, false
+	for {
 		begin := time.Now()
-		up, err := s.once(ctx)
+		conf := s.confNow(smallPages)
+		up, err := s.once(ctx, conf)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if first && !up {
+		if smallPages = !up && conf.HugePages; smallPages {
+			// Others may have taken them since they were counted.
+			s.Log.WithError(err).Warn("VPP does not come up with huge pages; it is started again with pages of 4 KiB")
+			continue
+		}
+		if !up && !wasUp {
 			return err
 		}
+		wasUp = true
 		if up && time.Since(begin) > settled {
 			wait = firstWait
 		}
@@ -74,9 +84,24 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 }
 
+// confNow is the configuration for the next start. Huge pages come and go, so
+// it is made anew for each; smallPages: without them, whatever is free.
+func (s *Supervisor) confNow(smallPages bool) startup.Config {
+	conf := s.Conf
+	switch {
+	case smallPages:
+		conf.HugePages = false
+	case s.HugePages != nil:
+		h := s.HugePages()
+		conf.HugePages = conf.FitsHugePages(h)
+		s.Log.WithFields(logrus.Fields{"use": conf.HugePages, "free": h.Free, "size": h.Size, "nodes": h.Nodes}).Debug("Huge pages")
+	}
+	return conf
+}
+
 // once is one life of VPP; up tells whether it ever was ready.
-func (s *Supervisor) once(ctx context.Context) (up bool, err error) {
-	p, err := Start(s.Path, s.Conf, s.CoreDumps)
+func (s *Supervisor) once(ctx context.Context, conf startup.Config) (up bool, err error) {
+	p, err := Start(s.Path, conf, s.CoreDumps)
 	if err != nil {
 		return false, err
 	}

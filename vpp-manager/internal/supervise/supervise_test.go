@@ -102,6 +102,53 @@ func TestDeathAtStartSaysWhy(t *testing.T) {
 	}
 }
 
+// plenty of huge pages, so it says.
+func plenty() startup.HugePages {
+	return startup.HugePages{Size: 2 << 20, Free: 1 << 20, Nodes: []uint64{1 << 20}}
+}
+
+func TestHugePagesTakenMeanwhile(t *testing.T) {
+	vpp := realVPP(t)
+	// Dies as VPP does when the pages are gone.
+	path := script(t, `grep -q hugepage "$2" && { echo no huge pages >&2; exit 1; }
+exec `+vpp+` "$@"`)
+	s := &Supervisor{Path: path, Conf: config(t), HugePages: plenty}
+	ready, stop, logs := run(t, s)
+	waitReady(t, ready)
+	text, err := os.ReadFile(s.Conf.ConfFile())
+	require.NoError(t, err)
+	require.Contains(t, string(text), "main-heap-page-size 4k")
+	require.NoError(t, stop())
+	warned := false
+	for _, e := range logs.AllEntries() {
+		warned = warned || e.Level == logrus.WarnLevel && strings.Contains(e.Message, "huge pages")
+	}
+	require.True(t, warned)
+}
+
+func TestHugePagesAreCountedAtEachStart(t *testing.T) {
+	counts := []startup.HugePages{plenty(), {}, plenty()}
+	s := &Supervisor{Conf: config(t), Log: logrus.New(), HugePages: func() startup.HugePages {
+		h := counts[0]
+		counts = counts[1:]
+		return h
+	}}
+	require.True(t, s.confNow(false).HugePages)
+	require.False(t, s.confNow(false).HugePages)
+	require.False(t, s.confNow(true).HugePages)
+	require.True(t, s.confNow(false).HugePages)
+}
+
+// A VPP that dies for another reason is tried twice, and the second death is
+// the error.
+func TestDeathWithAndWithoutHugePages(t *testing.T) {
+	s := &Supervisor{Path: script(t, "echo once >>starts; exit 4"), Conf: config(t), HugePages: plenty, Log: logrus.New()}
+	require.ErrorContains(t, s.Run(context.Background()), "exit status 4")
+	starts, err := os.ReadFile(filepath.Join(s.Conf.RunDir, "starts"))
+	require.NoError(t, err)
+	require.Equal(t, "once\nonce\n", string(starts))
+}
+
 func TestNoExecutable(t *testing.T) {
 	s := &Supervisor{Path: filepath.Join(t.TempDir(), "none"), Conf: config(t), Log: logrus.New()}
 	require.ErrorIs(t, s.Run(context.Background()), os.ErrNotExist)
