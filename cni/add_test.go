@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -354,6 +355,23 @@ func TestTerminatedAddUndoes(t *testing.T) {
 	<-waiting
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
 	require.Error(t, cmd.Wait())
+	n.requireClean(pod)
+}
+
+// A runtime that has closed the plugin's standard output never hears of the pod,
+// so it must not be there.
+func TestResultThatNobodyReads(t *testing.T) {
+	n := newNode(t)
+	pod := newNS(t)
+	cmd := n.command("ADD", n.list("1.1.0", n.hostLocal(), nil), runtimeConf("c1", pod.Path()))
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
+	defer w.Close()
+	cmd.Stdout = w
+	var exit *exec.ExitError
+	require.ErrorAs(t, n.do(cmd.Run), &exit)
+	require.Equal(t, 1, exit.ExitCode(), "an orderly end: %s", exit)
 	n.requireClean(pod)
 }
 

@@ -19,6 +19,10 @@ func main() {
 	// A runtime that ends the plugin in order gets everything undone.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// Go dies of SIGPIPE on standard output, and then nothing would be undone. With
+	// a handler the write fails instead. Ignore would be inherited by the IPAM
+	// plugin.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	p := plugin.New(os.Stdout, os.Stderr)
 	skel.PluginMainFuncs(skel.CNIFuncs{
 		Add:    func(a *skel.CmdArgs) error { return p.Add(ctx, a) },
