@@ -41,8 +41,8 @@ type policyPlan struct {
 	change dataplane.Change
 	// make: the first creates the policy when it is not there.
 	make []*binapi.Call
-	// remove comes after all of make succeeded.
-	remove []*binapi.Call
+	// remove are the indexes of the lists to remove after all of make succeeded.
+	remove []uint32
 }
 
 // carryOut makes for all policies, then removes for those where that went well.
@@ -64,8 +64,9 @@ func (a *applier) carryOut(plans []policyPlan) error {
 		if err != nil {
 			continue
 		}
-		for _, r := range p.remove {
-			removals, of = append(removals, r), append(of, p.change)
+		bsid := p.change.Key.(dataplane.PolicyKey).BSID
+		for _, index := range p.remove {
+			removals, of = append(removals, binapi.SRPolicyDelList(bsid, index)), append(of, p.change)
 		}
 	}
 	return a.run(removals, of)
@@ -104,7 +105,11 @@ func (a *applier) plan(bsid netip.Addr, want dataplane.Policy, old binapi.Policy
 	if !exists {
 		old = binapi.Policy{}
 	}
+	// Of equal lists the newest stays, as the older ones may still have another
+	// outer source: VPP puts a new one last. (Its index says nothing: those of
+	// removed lists are given out again.)
 	gone := slices.Clone(old.Lists)
+	slices.Reverse(gone)
 	for _, l := range want.SegmentLists {
 		if i := slices.IndexFunc(gone, func(o binapi.SegmentList) bool { return sameList(o, l) }); i >= 0 {
 			gone = slices.Delete(gone, i, i+1)
@@ -118,7 +123,7 @@ func (a *applier) plan(bsid netip.Addr, want dataplane.Policy, old binapi.Policy
 		p.make = append(p.make, call)
 	}
 	for _, l := range gone {
-		p.remove = append(p.remove, binapi.SRPolicyDelList(bsid, l.Index))
+		p.remove = append(p.remove, l.Index)
 	}
 	return p, nil
 }
@@ -134,6 +139,9 @@ func makeList(bsid netip.Addr, l binapi.SegmentList, exists bool) (*binapi.Call,
 // renewPolicies makes every list of our policies anew, and removes the old ones
 // afterwards: a list keeps the outer source address and hop limit of the time
 // it was made. only limits it to some policies; nil means all.
+//
+// Equal lists of a policy are what an earlier renewal left that was cut short:
+// they become one. A list that cannot be made anew is kept, and is the error.
 func (a *applier) renewPolicies(only map[netip.Addr]bool) (fatal, err error) {
 	if only != nil && len(only) == 0 {
 		return nil, nil
@@ -142,25 +150,59 @@ func (a *applier) renewPolicies(only map[netip.Addr]bool) (fatal, err error) {
 	if err := do(a.ctx, a.c, binapi.SRPolicyLists(&now)); err != nil {
 		return err, nil
 	}
-	var add, remove []*binapi.Call
+	var add []*binapi.Call
+	var replaces [][]*binapi.Call // the removals that each addition allows
 	for _, p := range now {
 		if !a.own(p.BSID) || !ordinary(p) || only != nil && !only[p.BSID] {
 			continue
 		}
-		for _, l := range p.Lists {
+		for i, l := range p.Lists {
+			if slices.ContainsFunc(p.Lists[:i], func(o binapi.SegmentList) bool { return equalLists(o, l) }) {
+				continue
+			}
 			call, err := binapi.SRPolicyAddList(p.BSID, l)
 			if err != nil {
 				return nil, err
 			}
-			add = append(add, call)
-			remove = append(remove, binapi.SRPolicyDelList(p.BSID, l.Index))
+			var old []*binapi.Call
+			for _, o := range p.Lists[i:] {
+				if equalLists(o, l) {
+					old = append(old, binapi.SRPolicyDelList(p.BSID, o.Index))
+				}
+			}
+			add, replaces = append(add, call), append(replaces, old)
 		}
 	}
 	if len(add) == 0 {
 		return nil, nil
 	}
-	if fatal, err := a.do(add...); fatal != nil || err != nil {
-		return fatal, err
+	if fatal := a.c.Do(a.ctx, add...); fatal != nil {
+		return fatal, nil
 	}
-	return a.do(remove...)
+	var remove []*binapi.Call
+	for i, call := range add {
+		if call.Err == nil {
+			remove = append(remove, replaces[i]...)
+		}
+	}
+	if len(remove) > 0 {
+		if fatal := a.c.Do(a.ctx, remove...); fatal != nil {
+			return fatal, nil
+		}
+	}
+	return nil, firstError(slices.Concat(add, remove))
+}
+
+func equalLists(l, m binapi.SegmentList) bool {
+	return l.Weight == m.Weight && slices.Equal(l.Segments, m.Segments)
+}
+
+// twice reports whether a policy holds equal lists.
+func twice(p binapi.Policy) bool {
+	for i, l := range p.Lists {
+		if slices.ContainsFunc(p.Lists[:i], func(o binapi.SegmentList) bool { return equalLists(o, l) }) {
+			return true
+		}
+	}
+	return false
 }

@@ -91,9 +91,21 @@ func (a *applier) encapSource(value string) (fatal, err error) {
 			return nil, fmt.Errorf("%w: %q is not an IPv6 address", dataplane.ErrUnsupported, value)
 		}
 	}
+	// VPP tells the source of a policy's newest list alone. Where a change was
+	// cut short (the mark is off), or is to be made, older lists may have any:
+	// all policies are made anew. Otherwise only those that somebody changed.
+	var now settingsText
+	if err := do(a.ctx, a.c, readSettings(&now)...); err != nil {
+		return err, nil
+	}
+	global, perr := netip.ParseAddr(lastWord(now.encapSource))
+	inForce := a.view.lo != nil && a.view.lo.tag.has(flagEncapSource) && perr == nil && global == addr
 	return a.marked(flagEncapSource, value != "", func() (error, error) {
 		if fatal, err := a.do(binapi.SRSetEncapSource(addr)); fatal != nil || err != nil {
 			return fatal, err
+		}
+		if !inForce {
+			return a.renewPolicies(nil)
 		}
 		var policies []binapi.Policy
 		if err := do(a.ctx, a.c, binapi.SRPolicies(&policies)); err != nil {
@@ -101,7 +113,7 @@ func (a *applier) encapSource(value string) (fatal, err error) {
 		}
 		stale := map[netip.Addr]bool{}
 		for _, p := range policies {
-			if a.own(p.BSID) && p.EncapSource != addr {
+			if a.own(p.BSID) && (p.EncapSource != addr || twice(p)) {
 				stale[p.BSID] = true
 			}
 		}
