@@ -33,7 +33,9 @@ func (s *Server) add(ctx context.Context, ep api.Endpoint) error {
 	if err := s.opt.Ready(); err != nil {
 		return unready(err)
 	}
-	unlock, err := s.keys.lock(ctx, ep.ID())
+	wait, cancel := context.WithTimeout(ctx, s.opt.AwaitTimeout)
+	defer cancel()
+	unlock, err := s.keys.lock(wait, ep.ID())
 	if err != nil {
 		return fail(http.StatusServiceUnavailable, api.Error{Object: "endpoint " + ep.ID(), Reason: "another request for it is still running", Remedy: "try again", TryAgain: true})
 	}
@@ -48,14 +50,11 @@ func (s *Server) add(ctx context.Context, ep api.Endpoint) error {
 			return err
 		}
 	}
-	wait, cancel := context.WithTimeout(ctx, s.opt.AwaitTimeout)
-	defer cancel()
 	if err := s.opt.Await(wait, ep.ID(), true); err != nil {
-		answer := awaitError(ep, err)
 		if !same {
-			s.giveUp(ctx, ep, err)
+			s.giveUp(ep, err)
 		}
-		return answer
+		return awaitError(ep, err)
 	}
 	s.log.WithFields(logrus.Fields{"endpoint": ep.ID(), "pod": podName(ep), "hostInterface": ep.HostInterface, "ips": ep.IPs, "repeated": same}).Info("pod wired")
 	s.dropReplaced(ep)
@@ -71,7 +70,8 @@ func (s *Server) takeIn(ep api.Endpoint) error {
 	if err := s.store.save(ep); err != nil {
 		// What was there under this ID may be half replaced: forget it whole.
 		_ = s.store.remove(ep.ID())
-		s.drop(ep.ID(), true)
+		s.drop(ep.ID())
+		s.letGo(ep)
 		return fail(http.StatusInternalServerError, api.Error{
 			Object: "endpoint " + ep.ID(), Reason: err.Error(),
 			Remedy: "make the agent's state folder writable and see that its disk is not full", TryAgain: true,
@@ -79,44 +79,40 @@ func (s *Server) takeIn(ep api.Endpoint) error {
 	}
 	s.mu.Lock()
 	s.records[ep.ID()] = ep
-	delete(s.leaving, ep.ID())
 	delete(s.vanished, ep.ID())
 	s.mu.Unlock()
 	s.notify()
 	return nil
 }
 
-// giveUp takes an endpoint back whose wiring failed or whose caller has gone.
-func (s *Server) giveUp(ctx context.Context, ep api.Endpoint, cause error) {
+// giveUp takes an endpoint back whose wiring failed or whose caller has gone. The
+// dataplane may take longer to let go of it than the caller has patience.
+func (s *Server) giveUp(ep api.Endpoint, cause error) {
 	log := s.log.WithFields(logrus.Fields{"endpoint": ep.ID(), "pod": podName(ep)})
 	log.WithError(cause).Warn("pod not wired; its record is removed again")
 	if err := s.store.remove(ep.ID()); err != nil {
 		log.WithError(err).Error("pod record cannot be removed; it would come back at the next start")
 	}
-	s.drop(ep.ID(), true)
-	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
-	defer cancel()
-	if err := s.awaitGone(release, ep.ID()); err != nil {
-		log.WithError(err).Warn("the dataplane has not let go of the pod yet")
-	}
+	s.drop(ep.ID())
+	s.letGo(ep)
 }
 
 // remove forgets an endpoint and returns when the dataplane has let go of it.
-// One that is not known is no error. A repeated call goes on waiting.
+// One that is not known is no error, but is waited for all the same: an earlier
+// request may have been given up, or an earlier run of the agent may have removed
+// the record and ended before the dataplane had let go.
 func (s *Server) remove(ctx context.Context, id string) error {
 	s.recheck()
-	unlock, err := s.keys.lock(ctx, id)
+	wait, cancel := context.WithTimeout(ctx, s.opt.AwaitTimeout)
+	defer cancel()
+	unlock, err := s.keys.lock(wait, id)
 	if err != nil {
 		return fail(http.StatusServiceUnavailable, api.Error{Object: "endpoint " + id, Reason: "another request for it is still running", Remedy: "try again", TryAgain: true})
 	}
 	defer unlock()
 	s.mu.Lock()
 	ep, known := s.records[id]
-	leaving := s.leaving[id]
 	s.mu.Unlock()
-	if !known && !leaving {
-		return nil
-	}
 	if known {
 		if err := s.store.remove(id); err != nil {
 			return fail(http.StatusInternalServerError, api.Error{
@@ -124,15 +120,15 @@ func (s *Server) remove(ctx context.Context, id string) error {
 				Remedy: "make the agent's state folder writable", TryAgain: true,
 			})
 		}
-		s.drop(id, true)
+		s.drop(id)
 	}
-	wait, cancel := context.WithTimeout(ctx, s.opt.AwaitTimeout)
-	defer cancel()
 	if err := s.awaitGone(wait, id); err != nil {
 		ep.ContainerID, ep.IfName = splitID(id)
 		return awaitError(ep, err)
 	}
-	s.log.WithFields(logrus.Fields{"endpoint": id, "pod": podName(ep)}).Info("pod removed")
+	if known {
+		s.log.WithFields(logrus.Fields{"endpoint": id, "pod": podName(ep)}).Info("pod removed")
+	}
 	return nil
 }
 
@@ -145,24 +141,34 @@ func (s *Server) awaitGone(ctx context.Context, id string) error {
 	if stopping {
 		return errors.New("the agent is stopping")
 	}
-	if err := s.opt.Await(ctx, id, false); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	delete(s.leaving, id)
-	s.mu.Unlock()
-	return nil
+	return s.opt.Await(ctx, id, false)
+}
+
+// letGo waits in the background until the dataplane has let go of an endpoint
+// that has been dropped. It holds up no other request for the endpoint: a DELETE
+// waits for the same by itself, and a new ADD ends it.
+func (s *Server) letGo(ep api.Endpoint) {
+	s.releases.run(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+		defer cancel()
+		err := s.awaitGone(ctx, ep.ID())
+		s.mu.Lock()
+		_, again := s.records[ep.ID()]
+		stopping := s.stopping
+		s.mu.Unlock()
+		if err != nil && !again && !stopping {
+			s.log.WithFields(logrus.Fields{"endpoint": ep.ID(), "pod": podName(ep)}).WithError(err).
+				Warn("the dataplane has not let go of the pod yet; it is tried again")
+		}
+	})
 }
 
 // drop takes a record out of what is to be programmed, and frees what it held.
-func (s *Server) drop(id string, leaving bool) {
+func (s *Server) drop(id string) {
 	s.mu.Lock()
 	delete(s.records, id)
 	delete(s.vanished, id)
 	s.releaseLocked(id)
-	if leaving {
-		s.leaving[id] = true
-	}
 	s.mu.Unlock()
 	s.notify()
 }
@@ -185,7 +191,8 @@ func (s *Server) reserve(ep api.Endpoint) error {
 		}
 		s.log.WithFields(logrus.Fields{"endpoint": other.ID(), "pod": podName(other), "by": podName(ep)}).
 			Warn("pod record dropped: its host interface is gone and another pod has its address")
-		s.drop(other.ID(), false)
+		s.drop(other.ID())
+		s.letGo(other)
 	}
 }
 

@@ -24,12 +24,12 @@ import (
 
 // Timeouts of the server, see Options to change the first.
 const (
-	// DefaultAwaitTimeout is below the plugin's own patience (30 s), so that
-	// the plugin hears the reason rather than nothing.
-	DefaultAwaitTimeout = 25 * time.Second
-	// releaseTimeout bounds the wait for the dataplane to let go of an endpoint
-	// whose wiring failed.
-	releaseTimeout = 5 * time.Second
+	// DefaultAwaitTimeout is below the plugin's own patience (api.WireTimeout),
+	// so that the plugin hears the reason rather than nothing.
+	DefaultAwaitTimeout = 20 * time.Second
+	// releaseTimeout bounds the wait, in the background, for the dataplane to let
+	// go of an endpoint that no request waits for.
+	releaseTimeout = time.Minute
 	shutdownGrace  = 3 * time.Second
 )
 
@@ -54,7 +54,8 @@ type Options struct {
 	Resync func(ctx context.Context) error
 	Log    logrus.FieldLogger
 
-	// AwaitTimeout bounds Await for one request. 0: DefaultAwaitTimeout.
+	// AwaitTimeout bounds what one request waits: for other requests for the same
+	// endpoint, and for Await. 0: DefaultAwaitTimeout.
 	AwaitTimeout time.Duration
 	// RecheckInterval is the time between looks at the records whose host
 	// interface is gone. 0: DefaultRecheckInterval.
@@ -71,6 +72,8 @@ type Server struct {
 	store   *store
 	keys    keyedMutex
 	changed chan struct{}
+	// releases are the waits that no request is held up by.
+	releases background
 
 	mu sync.Mutex
 	// records are the endpoints to be programmed, by ID.
@@ -79,9 +82,6 @@ type Server struct {
 	// before a record is written until after it is removed.
 	reservedIPs   map[netip.Addr]string
 	reservedLinks map[string]string
-	// leaving are endpoints that are forgotten, but which the dataplane has not
-	// been seen to let go of.
-	leaving map[string]bool
 	// bad are records that could not be used, and their files.
 	bad []badRecord
 	// vanished are the IDs of records whose host interface was gone at start.
@@ -119,13 +119,13 @@ func New(opt Options) (*Server, error) {
 		records:       map[string]api.Endpoint{},
 		reservedIPs:   map[netip.Addr]string{},
 		reservedLinks: map[string]string{},
-		leaving:       map[string]bool{},
 		vanished:      map[string]bool{},
 	}
 	if err := s.load(); err != nil {
 		st.close()
 		return nil, err
 	}
+	s.releases.begin()
 	return s, nil
 }
 
@@ -179,6 +179,7 @@ func (s *Server) load() error {
 // which the socket is removed, and the reason otherwise.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.store.close()
+	defer s.releases.end()
 	l, err := listen(s.opt.Socket)
 	if err != nil {
 		return err
@@ -206,6 +207,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	l.remove()
 	cancel()
+	s.releases.end()
 	end, cancelEnd := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 	defer cancelEnd()
 	if err := srv.Shutdown(end); err != nil {
@@ -218,7 +220,10 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // Close releases the state folder of a server that is never run.
-func (s *Server) Close() { s.store.close() }
+func (s *Server) Close() {
+	s.releases.end()
+	s.store.close()
+}
 
 // Endpoints lists the pods to be programmed, sorted by ID.
 func (s *Server) Endpoints() []cluster.Endpoint {

@@ -70,7 +70,7 @@ func (s *Server) recheckOne(id string) {
 		s.mu.Unlock()
 		log.Info("the pod's host interface is there again")
 	case !s.opt.System.NetnsExists(ep.Netns):
-		s.dropVanished(log, id, "its host interface and its namespace are gone")
+		s.dropVanished(log, ep, "its host interface and its namespace are gone")
 	}
 }
 
@@ -95,22 +95,23 @@ func (s *Server) dropReplaced(by api.Endpoint) {
 			continue
 		}
 		s.mu.Lock()
-		still := s.vanished[id]
+		ep, still := s.records[id], s.vanished[id]
 		s.mu.Unlock()
 		if still {
-			s.dropVanished(s.log.WithFields(logrus.Fields{"endpoint": id, "pod": podName(by), "by": by.ID()}), id,
+			s.dropVanished(s.log.WithFields(logrus.Fields{"endpoint": id, "pod": podName(by), "by": by.ID()}), ep,
 				"its host interface is gone and the pod has a new sandbox")
 		}
 		unlock()
 	}
 }
 
-func (s *Server) dropVanished(log logrus.FieldLogger, id, why string) {
-	if err := s.store.remove(id); err != nil {
+func (s *Server) dropVanished(log logrus.FieldLogger, ep api.Endpoint, why string) {
+	if err := s.store.remove(ep.ID()); err != nil {
 		log.WithError(err).Error("pod record cannot be removed; it is tried again")
 		return
 	}
-	s.drop(id, true)
+	s.drop(ep.ID())
+	s.letGo(ep)
 	log.Info("pod record dropped: " + why)
 }
 

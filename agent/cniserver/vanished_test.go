@@ -134,7 +134,13 @@ func TestDeleteOfDroppedRecordWaits(t *testing.T) {
 func TestRecheckWaitsForNobody(t *testing.T) {
 	r := vanished(t, time.Hour)
 	inside, goOn := make(chan struct{}), make(chan struct{})
-	r.setAwait(func(context.Context, string, bool) error { close(inside); <-goOn; return nil })
+	r.setAwait(func(_ context.Context, _ string, present bool) error {
+		if present {
+			close(inside)
+			<-goOn
+		}
+		return nil
+	})
 	done := make(chan error, 1)
 	go func() { done <- r.client.AddEndpoint(bg(), r.endpoint(1)) }() // The same again.
 	<-inside
@@ -144,6 +150,44 @@ func TestRecheckWaitsForNobody(t *testing.T) {
 	require.NoError(t, <-done)
 	require.Empty(t, r.server.Problems())
 	require.Equal(t, []string{"c2/eth0"}, ids(r.server))
+}
+
+// What is dropped without a request is let go of as well.
+func TestDroppedRecordsAreLetGo(t *testing.T) {
+	watch := func(r *rig) chan string {
+		gone := make(chan string, 4)
+		r.setAwait(func(_ context.Context, id string, present bool) error {
+			if !present {
+				gone <- id
+			}
+			return nil
+		})
+		return gone
+	}
+	t.Run("vanished", func(t *testing.T) {
+		r := vanished(t, time.Hour)
+		gone := watch(r)
+		r.sys.set(1, false, false)
+		require.Empty(t, r.server.Problems())
+		require.Equal(t, "c1/eth0", <-gone)
+	})
+	t.Run("replaced", func(t *testing.T) {
+		r := vanished(t, time.Hour)
+		gone := watch(r)
+		ep := r.endpoint(4)
+		ep.Name = "pod1"
+		require.NoError(t, r.client.AddEndpoint(bg(), ep))
+		require.Equal(t, "c1/eth0", <-gone)
+	})
+	t.Run("its address is another's", func(t *testing.T) {
+		r := vanished(t, time.Hour)
+		gone := watch(r)
+		ep := r.endpoint(4)
+		ep.IPs = r.endpoint(1).IPs
+		r.sys.set(1, false, true)
+		require.NoError(t, r.client.AddEndpoint(bg(), ep))
+		require.Equal(t, "c1/eth0", <-gone)
+	})
 }
 
 func TestRemoveNetns(t *testing.T) {

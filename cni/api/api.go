@@ -6,10 +6,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"time"
 )
 
 // DefaultSocket is where the agent listens unless told otherwise.
 const DefaultSocket = "/run/sidewinder/cni.sock"
+
+// WireTimeout is how long the plugin waits for the answer to a POST or DELETE of
+// an endpoint. The agent must have answered well before, so that the reason is
+// heard.
+const WireTimeout = 30 * time.Second
 
 // Paths of the requests. All take and give JSON; an answer that is not 2xx
 // carries an Error.
