@@ -1,7 +1,6 @@
 package tree
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,17 +18,15 @@ const exitSetup = 125
 // runInit is PID 1 of the tree. When it returns, the kernel kills whatever is
 // left in the PID namespace.
 func runInit(args []string) int {
-	alive := os.NewFile(3, "outer")
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
-
-	var in Inside
-	if err := json.Unmarshal([]byte(os.Getenv(envInside)), &in); err != nil {
-		fmt.Fprintf(os.Stderr, "lab: %s is not set: %s is started by the lab itself\n", envInside, argInit)
+	lab, err := claim()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "lab: %v: %s is started by the lab itself\n", err, argInit)
 		return exitSetup
 	}
-	if err := prepareMounts(); err != nil {
-		fmt.Fprintf(os.Stderr, "lab: %v\n", refused(in.Rootless, err))
+	if err := lab.prepareMounts(); err != nil {
+		fmt.Fprintf(os.Stderr, "lab: %v\n", refused(lab.in.Rootless, err))
 		return exitSetup
 	}
 	worker, err := os.StartProcess(selfExe, append([]string{argWorker}, args...), &os.ProcAttr{
@@ -42,7 +39,7 @@ func runInit(args []string) int {
 
 	orphaned := make(chan struct{})
 	go func() {
-		_, _ = io.Copy(io.Discard, alive)
+		_, _ = io.Copy(io.Discard, lab.alive)
 		close(orphaned)
 	}()
 	done := make(chan int, 1)
@@ -54,7 +51,7 @@ func runInit(args []string) int {
 		case code := <-done:
 			select {
 			case <-orphaned:
-				removeAfter(in)
+				lab.removeAfter()
 			default:
 			}
 			return code
@@ -66,7 +63,7 @@ func runInit(args []string) int {
 		case <-kill:
 			return exitKilled
 		case <-orphaned:
-			removeAfter(in)
+			lab.removeAfter()
 			return exitKilled
 		}
 	}
@@ -95,7 +92,10 @@ func reap(worker int) int {
 // removeAfter does what the outer process would have done: nobody else is left
 // to. Every other process of the PID namespace is ended and gone first, so that
 // nothing writes into the work directory any more.
-func removeAfter(in Inside) {
+func (c *claimed) removeAfter() {
+	if c.apart() != nil {
+		return
+	}
 	_ = syscall.Kill(-1, syscall.SIGKILL)
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
 		pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
@@ -106,13 +106,18 @@ func removeAfter(in Inside) {
 			time.Sleep(5 * time.Millisecond)
 		}
 	}
-	_ = os.RemoveAll(in.Dir)
+	if st, err := labDir(c.in.Dir); err == nil && os.SameFile(st, c.dir) {
+		_ = os.RemoveAll(c.in.Dir)
+	}
 }
 
 // prepareMounts makes the tree's own view of the file system: nothing mounted
 // here shows on the host; what is mounted later shows in the nodes' own mount
 // namespaces, not the other way round.
-func prepareMounts() error {
+func (c *claimed) prepareMounts() error {
+	if err := c.apart(); err != nil {
+		return err
+	}
 	steps := []struct {
 		what string
 		do   func() error

@@ -104,7 +104,7 @@ func Dispatch() {
 
 // Current tells whether this process is a worker, and of which tree.
 func Current() (Inside, bool) {
-	if os.Args[0] != argWorker {
+	if os.Args[0] != argWorker || !underInit() {
 		return Inside{}, false
 	}
 	var in Inside
@@ -177,6 +177,9 @@ func runOuter(in Inside) (int, error) {
 	raw, err := json.Marshal(in)
 	if err != nil {
 		return 0, err
+	}
+	if err := greet(keepOpen, in); err != nil {
+		return 0, fmt.Errorf("tell init where it belongs: %w", err)
 	}
 	cmd := exec.Command(selfExe)
 	cmd.Args = append([]string{argInit}, os.Args[1:]...)

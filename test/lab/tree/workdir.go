@@ -168,11 +168,8 @@ func list() ([]Info, error) {
 
 // inspect reads one directory; false when it is not a lab of this user.
 func inspect(path string) (Info, bool) {
-	st, err := os.Lstat(path)
-	if err != nil || !st.IsDir() {
-		return Info{}, false
-	}
-	if sys, ok := st.Sys().(*syscall.Stat_t); !ok || int(sys.Uid) != os.Geteuid() {
+	st, err := labDir(path)
+	if err != nil {
 		return Info{}, false
 	}
 	info := Info{ID: ID(path), Started: st.ModTime()}
@@ -243,6 +240,10 @@ func Down(id string, timeout time.Duration) error {
 	}
 	if !info.Running {
 		return os.RemoveAll(info.Dir)
+	}
+	// Zero and below are whole groups of processes.
+	if info.PID <= 1 {
+		return fmt.Errorf("lab %s: %s names no process to end", id, filepath.Join(info.Dir, fileInfo))
 	}
 	if err := syscall.Kill(info.PID, syscall.SIGTERM); err != nil {
 		return fmt.Errorf("lab %s: end process %d: %w", id, info.PID, err)
