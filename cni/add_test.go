@@ -358,6 +358,80 @@ func TestTerminatedAddUndoes(t *testing.T) {
 	n.requireClean(pod)
 }
 
+// While the dataplane may send to the pod its address is not given to another;
+// the next DEL or ADD finishes.
+func TestFailedAddWhileTheDataplaneHoldsOn(t *testing.T) {
+	for name, again := range map[string]bool{"then DEL": false, "then ADD": true} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			pod := newNS(t)
+			l, rt := n.list("1.1.0", n.hostLocal(), nil), runtimeConf("c1", pod.Path())
+			n.setAwait(func(_ context.Context, _ string, present bool) error {
+				if present {
+					return errors.New("boom")
+				}
+				return errors.New("still held")
+			})
+			_, err := n.add(l, rt)
+			e := cniErr(t, err)
+			require.Equal(t, types.ErrTryAgainLater, e.Code)
+			require.Contains(t, e.Msg, "boom")
+			require.Contains(t, e.Details, "still held")
+			require.Empty(t, n.server.Endpoints())
+			require.Len(t, n.addresses(), 2)
+			require.Contains(t, n.links(), hostName(rt), "the mark of the remains")
+			require.ErrorContains(t, n.del(l, rt), "still held")
+			require.Len(t, n.addresses(), 2)
+
+			n.setAwait(nil)
+			if again {
+				n.mustAdd(l, rt)
+				require.NoError(t, n.check(l, rt))
+				require.Len(t, n.addresses(), 2)
+			}
+			require.NoError(t, n.del(l, rt))
+			n.requireClean(pod)
+		})
+	}
+}
+
+// The agent ends while it wires a pod: with its socket gone (in order) the ADD is
+// undone, else the next DEL does it.
+func TestAgentEndsDuringAdd(t *testing.T) {
+	for name, stale := range map[string]bool{"in order": false, "crashed": true} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			pod := newNS(t)
+			l, rt := n.list("1.1.0", n.hostLocal(), nil), runtimeConf("c1", pod.Path())
+			waiting := make(chan struct{}, 1)
+			n.setAwait(func(ctx context.Context, _ string, present bool) error {
+				if present {
+					waiting <- struct{}{}
+				}
+				<-ctx.Done()
+				if stale {
+					staleSocket(t, n.socket)
+				}
+				return ctx.Err()
+			})
+			failed := make(chan error, 1)
+			go func() { _, err := n.add(l, rt); failed <- err }()
+			<-waiting
+			n.halt()
+			err := <-failed
+			require.Equal(t, types.ErrTryAgainLater, cniErr(t, err).Code)
+			n.setAwait(nil)
+			if stale {
+				require.Len(t, n.addresses(), 2)
+				require.Error(t, n.del(l, rt))
+				n.start()
+				require.NoError(t, n.del(l, rt))
+			}
+			n.requireClean(pod)
+		})
+	}
+}
+
 // A runtime that has closed the plugin's standard output never hears of the pod,
 // so it must not be there.
 func TestResultThatNobodyReads(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"time"
@@ -26,10 +27,11 @@ const (
 	probeTimeout = 700 * time.Millisecond
 	// wireTimeout is for what waits for the dataplane. It is longer than the
 	// agent's own limit, and well within the runtime's.
-	wireTimeout = 30 * time.Second
+	wireTimeout = api.WireTimeout
 	// undoTimeout bounds cleaning up after a failure, which goes on when the
-	// runtime has given up.
-	undoTimeout = 20 * time.Second
+	// runtime has given up; forgetTimeout is the agent's part of it.
+	undoTimeout   = 20 * time.Second
+	forgetTimeout = undoTimeout / 2
 )
 
 // Plugin carries out the commands.
@@ -56,7 +58,7 @@ type adding struct {
 }
 
 // Add makes the pod's interface. Nothing is made before the agent has answered;
-// whatever fails later is undone. A repeated ADD answers the same again.
+// whatever fails later is undone, as far as the dataplane lets go of the pod. A repeated ADD answers the same again.
 func (p *Plugin) Add(ctx context.Context, args *skel.CmdArgs) error {
 	conf, err := parseConf(args.StdinData)
 	if err != nil {
@@ -145,17 +147,19 @@ func (a *adding) clean(ctx context.Context, known bool) error {
 	return a.remove(ctx)
 }
 
-// undo is remove for what a failed ADD has made: it tries everything, and does
-// not end with the runtime's patience.
+// undo is remove for what a failed ADD has made: it does not end with the
+// runtime's patience. While the dataplane may hold the pod, its address is not
+// given back, and the link stays as the mark by which the next ADD, DEL or GC
+// finds the remains.
 func (a *adding) undo(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	var errs []error
 	if a.posted {
-		forget, cancel := context.WithTimeout(ctx, undoTimeout/2)
-		defer cancel()
-		errs = append(errs, a.agent.DeleteEndpoint(forget, a.containerID, a.ifName))
+		if err := a.unpost(ctx); err != nil {
+			return fmt.Errorf("the pod's link and addresses stay until the next ADD, DEL or GC: %w", err)
+		}
 	}
+	var errs []error
 	if a.linked {
 		errs = append(errs, deleteLink(HostInterface(a.containerID, a.ifName)))
 	}
@@ -163,6 +167,19 @@ func (a *adding) undo(ctx context.Context) error {
 		errs = append(errs, ipamDel(ctx, a.conf, a.stdin))
 	}
 	return errors.Join(errs...)
+}
+
+// unpost makes the agent and the dataplane let go of the pod; without any agent
+// it is like Del.
+func (a *adding) unpost(ctx context.Context) error {
+	forget, cancel := context.WithTimeout(ctx, forgetTimeout)
+	defer cancel()
+	err := a.agent.DeleteEndpoint(forget, a.containerID, a.ifName)
+	var unreachable *client.UnreachableError
+	if errors.As(err, &unreachable) {
+		return a.withoutAgent(unreachable)
+	}
+	return err
 }
 
 // remove takes the attachment away; nothing is released that the dataplane may
