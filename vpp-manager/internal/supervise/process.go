@@ -2,7 +2,6 @@
 package supervise
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,12 +22,19 @@ import (
 
 // Process is one run of VPP.
 type Process struct {
-	conf startup.Config
-	cmd  *exec.Cmd
-	out  tail
-	done chan struct{}
-	err  error // after done
+	conf   startup.Config
+	cmd    *exec.Cmd
+	group  *group
+	pid    atomic.Int64
+	out    tail
+	logged int64 // size of the log at the start
+	done   chan struct{}
+	err    error // after done
 }
+
+// pipeWait bounds the wait for the end of the output, once the process group
+// has ended: one that left the group may hold the pipe.
+const pipeWait = time.Second
 
 // DeathError says how a VPP ended.
 type DeathError struct {
@@ -53,18 +59,23 @@ func Start(path string, conf startup.Config, coreDumps bool) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(conf.ConfFile(), []byte(text), 0o644); err != nil {
+	if err := writeFile(conf.ConfFile(), text); err != nil {
 		return nil, err
 	}
 	if err := sweep(conf); err != nil {
 		return nil, err
 	}
 	p := &Process{conf: conf, done: make(chan struct{})}
+	if p.logged, err = rotate(conf.LogFile(), mostLog); err != nil {
+		return nil, err
+	}
 	p.cmd = exec.Command(path, "-c", conf.ConfFile())
 	p.cmd.Dir = conf.RunDir
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
+	p.cmd.WaitDelay = pipeWait
 	// A process group of its own: a Ctrl-C at the terminal is for the manager,
-	// which then stops VPP in order.
+	// which then stops VPP in order; and a signal reaches a VPP that is run by
+	// a wrapper.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	started := make(chan error, 1)
 	go func() {
@@ -79,29 +90,39 @@ func Start(path string, conf startup.Config, coreDumps bool) (*Process, error) {
 		if !coreDumps {
 			_ = unix.Prlimit(p.cmd.Process.Pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil)
 		}
+		p.group = &group{leader: p.cmd.Process.Pid}
 		started <- nil
+		p.group.end()
 		p.err = p.cmd.Wait()
 		close(p.done)
 	}()
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("VPP cannot be started: %w", err)
 	}
-	pid := strconv.Itoa(p.PID()) + "\n"
-	if err := os.WriteFile(conf.PIDFile(), []byte(pid), 0o644); err != nil {
+	if err := p.setPID(p.cmd.Process.Pid); err != nil {
 		p.Stop(time.Second)
 		return nil, err
 	}
 	return p, nil
 }
 
-// PID is the process's number.
-func (p *Process) PID() int { return p.cmd.Process.Pid }
+// PID is the number of the process that was started; after WaitReady VPP's,
+// which is another if the program is a wrapper.
+func (p *Process) PID() int { return int(p.pid.Load()) }
+
+func (p *Process) setPID(pid int) error {
+	if p.pid.Swap(int64(pid)) == int64(pid) {
+		return nil
+	}
+	return writeFile(p.conf.PIDFile(), strconv.Itoa(pid)+"\n")
+}
 
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
 // WaitReady waits until the API answers, and gives VPP's version. It ends with
-// a *DeathError when VPP dies first.
+// a *DeathError when VPP dies first, and with ErrForeignVPP when it is another
+// process that answers.
 func (p *Process) WaitReady(ctx context.Context, require ...binapi.Group) (string, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -122,6 +143,18 @@ func (p *Process) WaitReady(ctx context.Context, require ...binapi.Group) (strin
 		return "", err
 	}
 	defer c.Close()
+	pid, err := vppPID(p.conf.APISocket(), p.group)
+	if err != nil {
+		select {
+		case <-p.done:
+			return "", p.Death()
+		default:
+		}
+		return "", err
+	}
+	if err := p.setPID(pid); err != nil {
+		return "", err
+	}
 	// The API is used over the socket alone. Without names the shared memory
 	// goes with VPP, however that ends.
 	if err := remove(p.conf.SharedMemory()...); err != nil {
@@ -130,17 +163,26 @@ func (p *Process) WaitReady(ctx context.Context, require ...binapi.Group) (strin
 	return c.Version(), nil
 }
 
-// Stop ends the process: SIGTERM, and SIGKILL when it has not ended after
-// grace. It removes the sockets and shared memory.
+// Unpin lets VPP's main thread run on every CPU that this process may use, see
+// unpin. A VPP that has ended is os.ErrProcessDone.
+func (p *Process) Unpin() error {
+	pid := p.PID()
+	return p.group.whileMember(pid, func() error { return unpin(pid) })
+}
+
+// Stop ends the process and all others of its group: SIGTERM, and SIGKILL when
+// they have not ended after grace. It removes the sockets and shared memory.
 func (p *Process) Stop(grace time.Duration) {
 	select {
 	case <-p.done:
 	default:
-		_ = p.cmd.Process.Signal(syscall.SIGTERM)
+		p.group.stopping.Store(true)
+		p.group.signal(syscall.SIGTERM)
 		select {
 		case <-p.done:
 		case <-time.After(grace):
-			_ = p.cmd.Process.Kill()
+			p.group.signal(syscall.SIGKILL)
+			p.group.stopping.Store(false)
 			<-p.done
 		}
 	}
@@ -152,7 +194,7 @@ func (p *Process) Stop(grace time.Duration) {
 func (p *Process) Death() *DeathError {
 	<-p.done
 	d := &DeathError{Status: describe(p.cmd.ProcessState, p.err)}
-	d.LastLines = append(lastLines(p.conf.LogFile(), 5), p.out.last(10)...)
+	d.LastLines = append(lastLines(p.conf.LogFile(), p.logged, 5), p.out.last(10)...)
 	return d
 }
 
@@ -184,52 +226,4 @@ func remove(files ...string) error {
 		}
 	}
 	return nil
-}
-
-// lastLines reads the end of a file, at most n lines that are not empty.
-func lastLines(path string, n int) []string {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	const most = 8192
-	if st, err := f.Stat(); err == nil && st.Size() > most {
-		_, _ = f.Seek(-most, 2)
-	}
-	var t tail
-	buf := make([]byte, most)
-	m, _ := f.Read(buf)
-	_, _ = t.Write(buf[:m])
-	return t.last(n)
-}
-
-// tail keeps the end of what is written to it.
-type tail struct {
-	mu  sync.Mutex
-	buf []byte
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	const most = 16384
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf = append(t.buf, p...)
-	if len(t.buf) > most {
-		t.buf = append([]byte(nil), t.buf[len(t.buf)-most:]...)
-	}
-	return len(p), nil
-}
-
-// last gives up to n lines that are not empty.
-func (t *tail) last(n int) []string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var out []string
-	for _, l := range bytes.Split(t.buf, []byte("\n")) {
-		if s := strings.TrimSpace(string(l)); s != "" {
-			out = append(out, s)
-		}
-	}
-	return out[max(0, len(out)-n):]
 }

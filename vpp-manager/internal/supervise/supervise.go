@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -62,7 +63,8 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if smallPages = !up && conf.HugePages; smallPages {
+		var death *DeathError
+		if smallPages = !up && conf.HugePages && errors.As(err, &death); smallPages {
 			// Others may have taken them since they were counted.
 			s.Log.WithError(err).Warn("VPP does not come up with huge pages; it is started again with pages of 4 KiB")
 			continue
@@ -119,7 +121,7 @@ func (s *Supervisor) once(ctx context.Context, conf startup.Config) (up bool, er
 		return false, err
 	}
 	if s.Conf.Workers == 0 {
-		if err := unpin(p.PID()); err != nil {
+		if err := p.Unpin(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			s.Log.WithError(err).Warn("VPP stays on the CPU it chose")
 		}
 	}

@@ -108,10 +108,12 @@ func plenty() startup.HugePages {
 }
 
 func TestHugePagesTakenMeanwhile(t *testing.T) {
-	vpp := realVPP(t)
-	// Dies as VPP does when the pages are gone.
-	path := script(t, `grep -q hugepage "$2" && { echo no huge pages >&2; exit 1; }
-exec `+vpp+` "$@"`)
+	path := realVPP(t)
+	if config(t).FitsHugePages(startup.ReadHugePages("/")) {
+		// Dies as VPP does when the pages are gone.
+		path = script(t, `grep -q hugepage "$2" && { echo no huge pages >&2; exit 1; }
+exec `+path+` "$@"`)
+	}
 	s := &Supervisor{Path: path, Conf: config(t), HugePages: plenty}
 	ready, stop, logs := run(t, s)
 	waitReady(t, ready)
@@ -167,26 +169,6 @@ func TestStopKillsWhatIgnoresSIGTERM(t *testing.T) {
 	p.Stop(300 * time.Millisecond)
 	require.GreaterOrEqual(t, time.Since(begin), 300*time.Millisecond)
 	require.Contains(t, p.Death().Status, "signal 9")
-}
-
-func TestRunDirIsTakenOnce(t *testing.T) {
-	c := config(t)
-	unlock, err := Lock(c)
-	require.NoError(t, err)
-	_, err = Lock(c)
-	require.ErrorContains(t, err, "in use by another vpp-manager")
-	unlock()
-	unlock, err = Lock(c)
-	require.NoError(t, err)
-	unlock()
-}
-
-func TestTail(t *testing.T) {
-	var tl tail
-	for i := range 5000 {
-		_, _ = tl.Write([]byte("line " + strconv.Itoa(i) + "\n\n"))
-	}
-	require.Equal(t, []string{"line 4998", "line 4999"}, tl.last(2))
 }
 
 func TestRunKillRestartStop(t *testing.T) {
