@@ -166,6 +166,7 @@ func (n *node) start() {
 	log.SetOutput(io.Discard)
 	s, err := cniserver.New(cniserver.Options{
 		Socket: n.socket, StateDir: filepath.Join(n.dir, "state"), Log: log, System: nodeSystem{n},
+		Lock:   fmt.Sprintf("sidewinder-cni-test-%d-%s", os.Getpid(), filepath.Base(n.ns.Path())),
 		Config: func() (api.NodeConfig, error) { n.mu.Lock(); defer n.mu.Unlock(); return n.cfg, n.ready },
 		Ready:  func() error { n.mu.Lock(); defer n.mu.Unlock(); return n.ready },
 		Await: func(ctx context.Context, id string, present bool) error {

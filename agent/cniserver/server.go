@@ -60,6 +60,9 @@ type Options struct {
 	// RecheckInterval is the time between looks at the records whose host
 	// interface is gone. 0: DefaultRecheckInterval.
 	RecheckInterval time.Duration
+	// Lock is the name of the abstract unix socket that keeps a second agent out of
+	// the network namespace. "": DefaultLock.
+	Lock string
 	// System answers questions about the machine. Nil: the real one.
 	System System
 }
@@ -69,7 +72,9 @@ type Options struct {
 type Server struct {
 	opt     Options
 	log     logrus.FieldLogger
+	lock    *nodeLock
 	store   *store
+	socket  *listener
 	keys    keyedMutex
 	changed chan struct{}
 	// releases are the waits that no request is held up by.
@@ -89,9 +94,10 @@ type Server struct {
 	stopping bool
 }
 
-// New takes the state folder and loads the records in it. A folder that another
-// server holds is an error that matches ErrInUse.
-func New(opt Options) (*Server, error) {
+// New takes the network namespace and the state folder for this process, loads
+// the records, and makes the socket; requests wait there until Run. What another
+// agent holds is an error that matches ErrInUse.
+func New(opt Options) (_ *Server, err error) {
 	if opt.Log == nil || opt.Config == nil || opt.Ready == nil || opt.Await == nil || opt.Status == nil || opt.Resync == nil {
 		return nil, errors.New("cniserver: Options: Config, Ready, Await, Status, Resync and Log must all be set")
 	}
@@ -104,29 +110,54 @@ func New(opt Options) (*Server, error) {
 	if opt.System == nil {
 		opt.System = realSystem{}
 	}
-	if err := checkSocketPath(opt.Socket); err != nil {
-		return nil, err
+	if opt.Lock == "" {
+		opt.Lock = DefaultLock
 	}
-	st, err := openStore(opt.StateDir, opt.System.BootID())
-	if err != nil {
+	if err := checkSocketPath(opt.Socket); err != nil {
 		return nil, err
 	}
 	s := &Server{
 		opt:           opt,
 		log:           opt.Log,
-		store:         st,
 		changed:       make(chan struct{}, 1),
 		records:       map[string]api.Endpoint{},
 		reservedIPs:   map[netip.Addr]string{},
 		reservedLinks: map[string]string{},
 		vanished:      map[string]bool{},
 	}
+	defer func() {
+		if err != nil {
+			s.release()
+		}
+	}()
+	if s.lock, err = takeLock(opt.Lock, opt.Log); err != nil {
+		return nil, err
+	}
+	if s.store, err = openStore(opt.StateDir, opt.System.BootID()); err != nil {
+		return nil, err
+	}
 	if err := s.load(); err != nil {
-		st.close()
+		return nil, err
+	}
+	if s.socket, err = listen(opt.Socket); err != nil {
 		return nil, err
 	}
 	s.releases.begin()
 	return s, nil
+}
+
+// release gives back what New took, the network namespace last.
+func (s *Server) release() {
+	s.releases.end()
+	if s.socket != nil {
+		s.socket.discard()
+	}
+	if s.store != nil {
+		s.store.close()
+	}
+	if s.lock != nil {
+		s.lock.release()
+	}
 }
 
 // load reads the records of an earlier run. A record whose host interface is
@@ -178,19 +209,13 @@ func (s *Server) load() error {
 // Run serves until the context ends. It returns nil after an orderly end, in
 // which the socket is removed, and the reason otherwise.
 func (s *Server) Run(ctx context.Context) error {
-	defer s.store.close()
-	defer s.releases.end()
-	l, err := listen(s.opt.Socket)
-	if err != nil {
-		return err
-	}
-	defer l.remove()
+	defer s.release()
 	// Requests outlive ctx by a moment, so that each gets an answer.
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	srv := s.httpServer(base)
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
+	go func() { served <- srv.Serve(s.socket) }()
 	rechecks := make(chan struct{})
 	looking, stopLooking := context.WithCancel(ctx)
 	go func() { defer close(rechecks); s.recheckLoop(looking) }()
@@ -205,7 +230,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.stopping = true
 	s.mu.Unlock()
-	l.remove()
+	s.socket.remove()
 	cancel()
 	s.releases.end()
 	end, cancelEnd := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
@@ -219,11 +244,8 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// Close releases the state folder of a server that is never run.
-func (s *Server) Close() {
-	s.releases.end()
-	s.store.close()
-}
+// Close gives back what a server holds that is never run.
+func (s *Server) Close() { s.release() }
 
 // Endpoints lists the pods to be programmed, sorted by ID.
 func (s *Server) Endpoints() []cluster.Endpoint {

@@ -68,6 +68,9 @@ type rig struct {
 	stop   func()
 }
 
+// rigs numbers the rigs.
+var rigs atomic.Int64
+
 func newRig(t *testing.T) *rig {
 	r := &rig{t: t, dir: t.TempDir(), sys: &fakeSystem{links: map[string]bool{}, netns: map[string]bool{}, bootID: "boot1"}}
 	log := logrus.New()
@@ -87,6 +90,8 @@ func newRig(t *testing.T) *rig {
 		},
 		Status: func() status.Status { return status.Status{Version: status.Version, Node: "n1"} },
 		Resync: func(context.Context) error { return nil },
+		// Tests share the network namespace with each other, and with the machine.
+		Lock: fmt.Sprintf("sidewinder-cniserver-test-%d-%d", os.Getpid(), rigs.Add(1)),
 	}
 	t.Cleanup(r.halt)
 	return r
@@ -452,21 +457,21 @@ func TestSocket(t *testing.T) {
 	require.Equal(t, os.FileMode(0o600), fi.Mode().Perm())
 	require.NoError(t, r.client.Ready(bg()))
 
-	_, err = New(r.opt)
-	require.ErrorIs(t, err, ErrInUse, "one state folder, two agents")
 	second := r.opt
+	second.Lock += "-2" // In another network namespace.
+	_, err = New(second)
+	require.ErrorIs(t, err, ErrInUse, "one state folder, two agents")
 	second.StateDir = filepath.Join(r.dir, "state2")
-	s, err := New(second)
-	require.NoError(t, err)
-	require.ErrorIs(t, s.Run(bg()), ErrInUse, "one socket, two agents")
+	_, err = New(second)
+	require.ErrorIs(t, err, ErrInUse, "one socket, two agents")
 	require.NoError(t, r.client.Ready(bg()), "the first one is not disturbed")
 
 	r.halt()
 	require.NoFileExists(t, r.opt.Socket)
 	require.NoError(t, os.WriteFile(r.opt.Socket, nil, 0o600))
-	s, err = New(r.opt)
-	require.NoError(t, err)
-	require.ErrorContains(t, s.Run(bg()), "something else")
+	_, err = New(r.opt)
+	require.ErrorContains(t, err, "something else")
+	require.FileExists(t, r.opt.Socket)
 
 	r.opt.Socket = "/" + strings.Repeat("x", 108)
 	_, err = New(r.opt)

@@ -1,6 +1,7 @@
 package cniserver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxSocketPath is the kernel's limit for a unix socket's path, less the
@@ -26,7 +29,7 @@ func checkSocketPath(path string) error {
 	return nil
 }
 
-// listener is a unix socket that is mode 0600 from the moment it can be seen.
+// listener is a unix socket that is mode 0600 from the moment it exists.
 type listener struct {
 	*net.UnixListener
 	path string
@@ -35,13 +38,19 @@ type listener struct {
 }
 
 // listen makes the socket and its folder. The socket of a dead agent is
-// replaced, that of a live one is not. It is made under another name, closed to
-// others, and then renamed: there is no moment at which it is open to everyone
-// or missing.
+// replaced, that of a live one is not. It is made under another name and then
+// renamed: there is no moment at which it is missing, or there and deaf.
 func listen(path string) (*listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
+	// One at a time, so that the second sees the first one's socket.
+	unlock, err := lockFolder(dir)
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: %w", path, err)
+	}
+	defer unlock()
 	if err := checkStale(path); err != nil {
 		return nil, err
 	}
@@ -49,16 +58,12 @@ func listen(path string) (*listener, error) {
 	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: temp, Net: "unix"})
+	l, err := listenClosed(temp)
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
-	l.SetUnlinkOnClose(false)
 	out := &listener{UnixListener: l, path: path}
-	err = os.Chmod(temp, 0o600)
-	if err == nil {
-		out.made, err = os.Lstat(temp)
-	}
+	out.made, err = os.Lstat(temp)
 	if err == nil {
 		err = os.Rename(temp, path)
 	}
@@ -68,6 +73,45 @@ func listen(path string) (*listener, error) {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
 	return out, nil
+}
+
+// listenClosed makes a socket that is closed to others: Linux gives the file the
+// mode that the socket has when it is bound.
+func listenClosed(path string) (*net.UnixListener, error) {
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var chmodErr error
+		err := c.Control(func(fd uintptr) { chmodErr = unix.Fchmod(int(fd), 0o600) })
+		return errors.Join(err, chmodErr)
+	}}
+	l, err := config.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	u := l.(*net.UnixListener)
+	u.SetUnlinkOnClose(false)
+	return u, nil
+}
+
+// folderPatience is how long another agent may take to make its socket.
+const folderPatience = 3 * time.Second
+
+// lockFolder locks the socket's folder while a socket is made in it.
+func lockFolder(dir string) (unlock func(), err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return func() { f.Close() }, nil
+		case errors.Is(err, unix.EINTR):
+		case !errors.Is(err, unix.EWOULDBLOCK), time.Since(begin) > folderPatience:
+			f.Close()
+			return nil, fmt.Errorf("locking %s: %w", dir, err)
+		}
+	}
 }
 
 // checkStale refuses to take the place of what is alive or is no socket.
@@ -100,4 +144,10 @@ func (l *listener) remove() {
 			_ = os.Remove(l.path)
 		}
 	})
+}
+
+// discard closes and removes the socket of a server that is never run.
+func (l *listener) discard() {
+	l.remove()
+	_ = l.Close()
 }
