@@ -69,7 +69,7 @@ func Find(ctx context.Context, explicit string, require ...binapi.Group) (VPP, e
 	if err != nil {
 		return VPP{}, err
 	}
-	dir, err := os.MkdirTemp("", "vpp-probe-")
+	dir, err := probeDir(os.TempDir(), "/tmp", "/run")
 	if err != nil {
 		return VPP{}, err
 	}
@@ -89,4 +89,35 @@ func Find(ctx context.Context, explicit string, require ...binapi.Group) (VPP, e
 		return VPP{}, fmt.Errorf("%s does not work here: %w", v.Path, err)
 	}
 	return v, nil
+}
+
+// probeDir makes a folder in the first of these parents in which VPP can work:
+// that of TMPDIR may be too long for a Unix socket, or have characters that
+// VPP's configuration cannot take.
+func probeDir(parents ...string) (string, error) {
+	var errs []error
+	for _, parent := range parents {
+		dir, err := makeDir(parent)
+		if err == nil {
+			return dir, nil
+		}
+		errs = append(errs, err)
+	}
+	return "", fmt.Errorf("no folder to try VPP in; set TMPDIR: %w", errors.Join(errs...))
+}
+
+func makeDir(parent string) (string, error) {
+	parent, err := filepath.Abs(parent)
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp(parent, "vpp-probe-")
+	if err != nil {
+		return "", err
+	}
+	if err := startup.CheckRunDir(dir); err != nil {
+		_ = os.Remove(dir)
+		return "", err
+	}
+	return dir, nil
 }
