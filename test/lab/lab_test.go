@@ -256,6 +256,11 @@ func TestMixedDataplanes(t *testing.T) {
 	require.NoError(t, l.Node(1).CompareVPP(t.Context(), s))
 	s.Policies[0].BSID = "fcbb:bb00:1:eb51:9999::4"
 	require.ErrorContains(t, l.Node(1).CompareVPP(t.Context(), s), "9999::4 is missing", "a difference is seen")
+	s, err = l.Node(1).Status(t.Context())
+	require.NoError(t, err)
+	_, err = l.Node(1).VPPShow(t.Context(), "sr localsid address 2001:db8::e behavior end")
+	require.NoError(t, err)
+	require.ErrorContains(t, l.Node(1).CompareVPP(t.Context(), s), "2001:db8::e/128 is surplus", "and what VPP has beyond")
 	_, err = l.Node(2).VPPShow(t.Context(), "show version")
 	require.Error(t, err)
 }
