@@ -227,16 +227,14 @@ func (b *Backend) dumpLocalSIDs(s dataplane.State, sids []binapi.LocalSID) error
 		if !b.own(l.SID) {
 			continue
 		}
-		key := dataplane.LocalSIDKey{SID: netip.PrefixFrom(l.SID, 128)}
+		key := dataplane.LocalSIDKey{SID: sidPrefix(l)}
 		value := dataplane.LocalSID{Table: l.Table}
 		switch l.Behaviour {
 		case binapi.SREndUN:
-			key.SID = netip.PrefixFrom(l.SID, binapi.UNPrefixBits)
 			if !b.guarded() || slices.Contains(guards, key.SID) {
 				value.Behaviour = dataplane.BehaviourUN
 			}
 		case binapi.SREndUNPerf:
-			key.SID = netip.PrefixFrom(l.SID, binapi.UNPrefixBits)
 			value.Behaviour = "uN (perf)"
 		case binapi.SREnd:
 			value.Behaviour = dataplane.BehaviourEnd

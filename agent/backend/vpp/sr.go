@@ -55,11 +55,7 @@ func (a *applier) setLocalSIDs(changes []dataplane.Change) error {
 	}
 	have := map[netip.Prefix]binapi.LocalSID{}
 	for _, l := range now {
-		bits := 128
-		if l.Behaviour == binapi.SREndUN || l.Behaviour == binapi.SREndUNPerf {
-			bits = binapi.UNPrefixBits
-		}
-		have[netip.PrefixFrom(l.SID, bits)] = l
+		have[sidPrefix(l)] = l
 	}
 	var tables []binapi.Table
 	for _, ch := range changes {
@@ -95,7 +91,36 @@ func (a *applier) setLocalSIDs(changes []dataplane.Change) error {
 		}
 		calls, of = append(calls, binapi.SRLocalSIDAdd(want)), append(of, ch)
 	}
-	return a.run(calls, of)
+	if len(calls) == 0 {
+		return nil
+	}
+	if err := a.c.Do(a.ctx, calls...); err != nil {
+		return err
+	}
+	for i, call := range calls {
+		err := call.Err
+		if binapi.Retval(err) == binapi.RetvalSIDAbsent {
+			err = otherLength(of[i].Key.(dataplane.LocalSIDKey), err)
+		}
+		a.fail(of[i], err)
+	}
+	return nil
+}
+
+// sidPrefix is the prefix that a SID of this behaviour has when it was added
+// over the API. VPP does not tell it.
+func sidPrefix(l binapi.LocalSID) netip.Prefix {
+	if l.Behaviour == binapi.SREndUN || l.Behaviour == binapi.SREndUNPerf {
+		return netip.PrefixFrom(l.SID, binapi.UNPrefixBits)
+	}
+	return netip.PrefixFrom(l.SID, 128)
+}
+
+// otherLength explains a SID that VPP shows and cannot find: the command line
+// makes them with any prefix length, the API only with one for each behaviour.
+func otherLength(k dataplane.LocalSIDKey, err error) error {
+	return fmt.Errorf("VPP holds SID %s with another prefix length than /%d: it was made on VPP's command line, and only there can it be removed "+
+		"(vppctl show sr localsids tells the length; vppctl sr localsid del prefix %s/<length>): %w", k.SID.Addr(), k.SID.Bits(), k.SID.Addr(), err)
 }
 
 // run carries out calls; of says which change each belongs to.
@@ -127,14 +152,41 @@ func (a *applier) deleteLocalSIDs(changes []dataplane.Change) error {
 	if err := a.c.Do(a.ctx, calls...); err != nil {
 		return err
 	}
+	shown, err := a.stillShown(calls)
+	if err != nil {
+		return err
+	}
 	for i, call := range calls {
-		err := unless(call.Err, binapi.RetvalSIDAbsent)
+		err := call.Err
+		if binapi.Retval(err) == binapi.RetvalSIDAbsent {
+			err = nil
+			if k := of[i].Key.(dataplane.LocalSIDKey); shown[k.SID] {
+				err = otherLength(k, call.Err)
+			}
+		}
 		if err == nil {
 			err = a.removeGuard(of[i].Key.(dataplane.LocalSIDKey).SID)
 		}
 		a.fail(of[i], err)
 	}
 	return nil
+}
+
+// stillShown looks which SIDs VPP shows, if any of the deletions found none.
+func (a *applier) stillShown(deletions []*binapi.Call) (map[netip.Prefix]bool, error) {
+	absent := func(c *binapi.Call) bool { return binapi.Retval(c.Err) == binapi.RetvalSIDAbsent }
+	if !slices.ContainsFunc(deletions, absent) {
+		return nil, nil
+	}
+	var now []binapi.LocalSID
+	if err := do(a.ctx, a.c, binapi.SRLocalSIDs(&now)); err != nil {
+		return nil, err
+	}
+	shown := make(map[netip.Prefix]bool, len(now))
+	for _, l := range now {
+		shown[sidPrefix(l)] = true
+	}
+	return shown, nil
 }
 
 func (a *applier) removeGuard(sid netip.Prefix) error {
