@@ -157,14 +157,21 @@ func InterfaceAddresses(i Index, is6 bool, out *[]netip.Prefix) *Call {
 	})
 }
 
-// LoopbackCreate makes a loopback interface.
-func LoopbackCreate(out *Index) *Call {
-	req := &interfaces.CreateLoopback{}
-	return newCall("", req, func(r *interfaces.CreateLoopbackReply) error {
+// LoopbackCreate makes the loopback interface "loop<instance>", with an instance
+// up to MaxLoopback. VPP refuses one that is there.
+func LoopbackCreate(instance uint32, out *Index) *Call {
+	req := &interfaces.CreateLoopbackInstance{IsSpecified: true, UserInstance: instance}
+	return newCall(LoopbackName(instance), req, func(r *interfaces.CreateLoopbackInstanceReply) error {
 		*out = Index(r.SwIfIndex)
 		return retvalError(req.GetMessageName(), r.Retval, nil)
 	})
 }
+
+// MaxLoopback is the highest number of a loopback interface.
+const MaxLoopback = 16*1024 - 1
+
+// LoopbackName is VPP's name of a loopback interface.
+func LoopbackName(instance uint32) string { return fmt.Sprintf("loop%d", instance) }
 
 // LoopbackDelete removes a loopback interface.
 func LoopbackDelete(i Index) *Call {

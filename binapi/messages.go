@@ -73,8 +73,8 @@ func messages() []message {
 		{"", v2202, (*interfaces.SwInterfaceSetUnnumberedReply)(nil)},
 		{"", v2202, (*interfaces.SwInterfaceAddDelAddress)(nil)},
 		{"", v2202, (*interfaces.SwInterfaceAddDelAddressReply)(nil)},
-		{"", v2202, (*interfaces.CreateLoopback)(nil)},
-		{"", v2202, (*interfaces.CreateLoopbackReply)(nil)},
+		{"", v2202, (*interfaces.CreateLoopbackInstance)(nil)},
+		{"", v2202, (*interfaces.CreateLoopbackInstanceReply)(nil)},
 		{"", v2202, (*interfaces.DeleteLoopback)(nil)},
 		{"", v2202, (*interfaces.DeleteLoopbackReply)(nil)},
 

@@ -74,8 +74,8 @@ func (a *applier) setInterface(name string, want dataplane.Interface) (fatal, er
 	}
 	switch {
 	case want.Role == dataplane.RolePod:
-		if err := a.ensureLoopback(); err != nil {
-			return err, nil
+		if fatal, err := a.ensureLoopback(); fatal != nil || err != nil {
+			return fatal, err
 		}
 		if link, err = preparePodLink(link, want, a.opts.PodDriver == DriverAFPacket); err != nil {
 			return nil, fmt.Errorf("link %q: %w", name, err)
@@ -267,22 +267,4 @@ func (a *applier) removeInterface(name string) (fatal, err error) {
 		return nil, restorePodLink(name, h.tag.ifindex)
 	}
 	return nil, nil
-}
-
-// ensureLoopback makes the loopback: it holds the node's own addresses, which
-// the pods' interfaces borrow, and the marks of the settings.
-func (a *applier) ensureLoopback() error {
-	if a.view.lo != nil {
-		return nil
-	}
-	var index binapi.Index
-	if err := do(a.ctx, a.c, binapi.LoopbackCreate(&index)); err != nil {
-		return fmt.Errorf("loopback: %w", err)
-	}
-	t := tag{role: roleLoopback, name: loName}
-	if err := do(a.ctx, a.c, binapi.InterfaceSetTag(index, t.String()), binapi.InterfaceSetUp(index, true)); err != nil {
-		return fmt.Errorf("loopback: %w", err)
-	}
-	a.view.lo = &held{binapi.Interface{Index: index, AdminUp: true}, t}
-	return nil
 }

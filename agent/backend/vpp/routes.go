@@ -72,10 +72,12 @@ func (a *applier) ensureTables(want []binapi.Table) error {
 // addresses adds or deletes addresses of the loopback, the only ones that VPP
 // has of its own: those of the uplink are the kernel's.
 func (a *applier) addresses(changes []dataplane.Change) error {
+	var noLoopback error
 	for _, ch := range changes {
 		if ch.Op != dataplane.OpDelete && ch.Key.(dataplane.AddressKey).Interface == loName {
-			if err := a.ensureLoopback(); err != nil {
-				return err
+			var fatal error
+			if fatal, noLoopback = a.ensureLoopback(); fatal != nil {
+				return fatal
 			}
 			break
 		}
@@ -96,6 +98,8 @@ func (a *applier) addresses(changes []dataplane.Change) error {
 		case k.Interface != loName:
 			return nil, fmt.Errorf("%w: address on %q: VPP has addresses on %q only, those of the uplink stay with the kernel",
 				dataplane.ErrUnsupported, k.Interface, loName)
+		case noLoopback != nil:
+			return nil, noLoopback
 		case del:
 			return binapi.InterfaceDelAddress(a.view.lo.Index, k.Prefix), nil
 		case slices.Contains(have, k.Prefix):

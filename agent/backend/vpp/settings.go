@@ -56,8 +56,8 @@ func (a *applier) setting(ch dataplane.Change) (fatal, err error) {
 // marked runs a change of a setting between taking its mark off and putting it
 // on, so that a change that was cut short is seen as not made.
 func (a *applier) marked(flag rune, on bool, change func() (fatal, err error)) (fatal, err error) {
-	if err := a.ensureLoopback(); err != nil {
-		return err, nil
+	if fatal, err := a.ensureLoopback(); fatal != nil || err != nil {
+		return fatal, err
 	}
 	if change != nil {
 		if fatal := a.mark(flag, false); fatal != nil {
