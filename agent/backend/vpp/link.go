@@ -85,14 +85,27 @@ func restorePodLink(name string, index int) error {
 	if err != nil {
 		return err
 	}
+	return restoreLink(l)
+}
+
+// restoreLink has nothing to do where the link goes away meanwhile: that is how
+// a pod ends.
+func restoreLink(l linkInfo) error {
 	forwarding := "0"
 	if b, err := os.ReadFile("/proc/sys/net/ipv4/conf/all/forwarding"); err == nil {
 		forwarding = strings.TrimSpace(string(b))
 	}
-	if err := setSysctls(name, map[string]string{"ipv4": "forwarding=" + forwarding, "ipv6": "disable_ipv6=0"}); err != nil {
-		return err
+	err := setSysctls(l.name, map[string]string{"ipv4": "forwarding=" + forwarding, "ipv6": "disable_ipv6=0"})
+	if err == nil {
+		err = netlink.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index, Name: l.name}})
 	}
-	return netlink.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index, Name: name}})
+	if err == nil {
+		return nil
+	}
+	if now, ferr := findLink(l.name); errors.Is(ferr, errNoLink) || ferr == nil && now.index != l.index {
+		return nil
+	}
+	return err
 }
 
 // setSysctls writes "name=value" into net.<family>.conf.<link>. A family that
