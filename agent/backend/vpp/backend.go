@@ -5,8 +5,12 @@
 // after a restart of VPP everything is simply absent.
 //
 // What is ours in VPP: interfaces by their tag, static neighbours on them,
-// routes by their FIB source, and SRv6 objects by lying in the node's locator
-// (steering by its policy's binding SID).
+// routes by their FIB source, and every SRv6 object within Options.Locator:
+// local SIDs by their address, policies by their binding SID, steering by its
+// policy's binding SID. VPP keeps no other sign of who made these. The agent
+// gives the whole SID block as Options.Locator, so on its node the block is
+// Sidewinder's: an SRv6 object in it that it did not make, under whichever
+// node ID, is removed. Objects of others belong outside the block.
 package vpp
 
 import (
@@ -35,9 +39,9 @@ const (
 type Options struct {
 	// Socket is the path of VPP's API socket.
 	Socket string
-	// Locator bounds what is ours: SRv6 objects within it. The node's own
-	// locator, a /48, or the whole SID block, a /32, for a process that cleans
-	// up after a locator held earlier too.
+	// Locator bounds what is ours: all SRv6 objects within it, whoever made
+	// them. The whole SID block, a /32 (the agent: what it left under a locator
+	// that it held earlier goes too), or one node's locator, a /48.
 	Locator netip.Prefix
 	// UplinkDriver, default af_packet; PodDriver, default af_xdp.
 	UplinkDriver string
@@ -53,10 +57,8 @@ type Backend struct {
 	opts Options
 	log  *logrus.Entry
 
-	mu     sync.Mutex // one Dump or Apply at a time
-	connMu sync.Mutex
-	conn   *binapi.Conn
-	closed bool
+	mu   sync.Mutex // one Dump or Apply at a time
+	link connector
 }
 
 var _ dataplane.Backend = (*Backend)(nil)
@@ -89,6 +91,9 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 		return nil, errors.New("vpp backend: Log: none given")
 	}
 	b := &Backend{opts: o, log: o.Log}
+	b.link = connector{timeout: o.DialTimeout, log: o.Log, dial: func(ctx context.Context) (*binapi.Conn, error) {
+		return binapi.Dial(ctx, binapi.Options{Socket: o.Socket, Require: b.groups(), Log: o.Log})
+	}}
 	var inc *binapi.IncompatibleError
 	if _, err := b.connect(ctx); errors.As(err, &inc) {
 		return nil, fmt.Errorf("vpp backend: %w", err)
@@ -98,35 +103,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	return b, nil
 }
 
-// connect gives the connection in use, or a new one.
-func (b *Backend) connect(ctx context.Context) (*binapi.Conn, error) {
-	b.connMu.Lock()
-	defer b.connMu.Unlock()
-	if b.closed {
-		return nil, fmt.Errorf("%w: the backend is closed", dataplane.ErrDisconnected)
-	}
-	if b.conn != nil {
-		select {
-		case <-b.conn.Done():
-			b.conn.Close()
-			b.conn = nil
-		default:
-			return b.conn, nil
-		}
-	}
-	dctx, cancel := context.WithTimeout(ctx, b.opts.DialTimeout)
-	defer cancel()
-	c, err := binapi.Dial(dctx, binapi.Options{Socket: b.opts.Socket, Require: b.groups(), Log: b.log})
-	if err != nil {
-		if cerr := ctx.Err(); cerr != nil {
-			return nil, cerr
-		}
-		return nil, fmt.Errorf("%w: %w", dataplane.ErrDisconnected, err)
-	}
-	b.log.WithField("version", c.Version()).Info("connected to VPP")
-	b.conn = c
-	return c, nil
-}
+func (b *Backend) connect(ctx context.Context) (*binapi.Conn, error) { return b.link.get(ctx) }
 
 // groups of messages that the drivers need.
 func (b *Backend) groups() []binapi.Group {
@@ -141,21 +118,14 @@ func (b *Backend) groups() []binapi.Group {
 	return g
 }
 
-// Version is VPP's own version text; empty while it is not connected.
-func (b *Backend) Version() string {
-	b.connMu.Lock()
-	defer b.connMu.Unlock()
-	if b.conn == nil {
-		return ""
-	}
-	return b.conn.Version()
-}
+// Version is VPP's own version text, of the last one that was connected; empty
+// before the first. It never waits.
+func (b *Backend) Version() string { return b.link.lastVersion() }
 
 // Watch keeps the connection up until ctx ends, and signals whenever it came up
 // or went down, so that the caller can compare states at once instead of at its
 // next turn. Signals that nobody has taken are merged.
 func (b *Backend) Watch(ctx context.Context) <-chan struct{} {
-	const first, most = 50 * time.Millisecond, time.Second
 	out := make(chan struct{}, 1)
 	signal := func() {
 		select {
@@ -165,42 +135,14 @@ func (b *Backend) Watch(ctx context.Context) <-chan struct{} {
 	}
 	go func() {
 		defer close(out)
-		wait := first
-		for ctx.Err() == nil {
-			c, err := b.connect(ctx)
-			if err != nil {
-				select {
-				case <-ctx.Done():
-				case <-time.After(wait):
-				}
-				wait = min(2*wait, most)
-				continue
-			}
-			wait = first
-			signal()
-			select {
-			case <-ctx.Done():
-			case <-c.Done():
-				b.log.Warn("VPP closed the connection")
-				signal()
-			}
-		}
+		b.link.keep(ctx, signal)
 	}()
 	return out
 }
 
-// Close implements dataplane.Backend.
-func (b *Backend) Close() error {
-	b.connMu.Lock()
-	defer b.connMu.Unlock()
-	b.closed = true
-	if b.conn == nil {
-		return nil
-	}
-	err := b.conn.Close()
-	b.conn = nil
-	return err
-}
+// Close implements dataplane.Backend. It may wait for an attempt to connect
+// that is under way, no longer than DialTimeout.
+func (b *Backend) Close() error { return b.link.close() }
 
 // lost turns what went wrong with the connection into the caller's terms.
 func lost(err error) error {
