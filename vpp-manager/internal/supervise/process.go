@@ -59,6 +59,9 @@ func Start(path string, conf startup.Config, coreDumps bool) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := endLeftover(conf); err != nil {
+		return nil, err
+	}
 	if err := writeFile(conf.ConfFile(), text); err != nil {
 		return nil, err
 	}
