@@ -48,7 +48,8 @@ func TestCheckSpread(t *testing.T) {
 	good := traffic.FlowResult{Flows: 1000, Distinct: 999, Packets: 4000, Received: 4000, MaxPathShare: 0.52}
 	require.NoError(t, checkSpread(good, o))
 	for want, spoil := range map[string]func(*traffic.FlowResult){
-		"3999 received":             func(r *traffic.FlowResult) { r.Received-- },
+		"3959 received":             func(r *traffic.FlowResult) { r.Received -= 41 },
+		"3999 seen":                 func(r *traffic.FlowResult) { r.Packets-- },
 		"4001 seen":                 func(r *traffic.FlowResult) { r.Packets++ },
 		"flow label 0":              func(r *traffic.FlowResult) { r.Unlabelled = 1 },
 		"changed their flow label":  func(r *traffic.FlowResult) { r.Changing = 1 },
