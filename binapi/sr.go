@@ -96,7 +96,9 @@ func steeringWords() map[int32]string {
 func SRLocalSIDAdd(l LocalSID) *Call { return localSID(l, false) }
 
 // SRLocalSIDDel deletes a local SID; its SID, behaviour and FIBTable must be
-// those it was added with.
+// those it was added with. One that was made on VPP's command line with another
+// prefix length than its behaviour has over the API, or by "address" alone, is
+// answered with RetvalSIDAbsent and stays.
 func SRLocalSIDDel(l LocalSID) *Call { return localSID(l, true) }
 
 func localSID(l LocalSID, del bool) *Call {

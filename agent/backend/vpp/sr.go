@@ -116,11 +116,13 @@ func sidPrefix(l binapi.LocalSID) netip.Prefix {
 	return netip.PrefixFrom(l.SID, 128)
 }
 
-// otherLength explains a SID that VPP shows and cannot find: the command line
-// makes them with any prefix length, the API only with one for each behaviour.
+// otherLength explains a SID that VPP shows and cannot find: the API names one
+// with the length of its behaviour. VPP's command line makes them with any, and
+// with none ("address", which is shown as /128 and is kept as another).
 func otherLength(k dataplane.LocalSIDKey, err error) error {
-	return fmt.Errorf("VPP holds SID %s with another prefix length than /%d: it was made on VPP's command line, and only there can it be removed "+
-		"(vppctl show sr localsids tells the length; vppctl sr localsid del prefix %s/<length>): %w", k.SID.Addr(), k.SID.Bits(), k.SID.Addr(), err)
+	return fmt.Errorf("VPP holds SID %[1]s, but not under the length /%[2]d: it was made on VPP's command line, and only there can it be removed: "+
+		"vppctl sr localsid del address %[1]s, or, when it was made with a prefix, vppctl sr localsid del prefix %[1]s/<length>: %[3]w",
+		k.SID.Addr(), k.SID.Bits(), err)
 }
 
 // run carries out calls; of says which change each belongs to.
