@@ -4,6 +4,7 @@
 package compile
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -43,7 +44,7 @@ func Compile(s cluster.Snapshot, t Target) Result {
 	c.endpoints()
 	c.remotes()
 	slices.SortFunc(c.problems, func(a, b status.Problem) int {
-		return cmpStrings(a.Object, b.Object, a.Field, b.Field, a.Reason, b.Reason)
+		return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Reason, b.Reason))
 	})
 	return Result{State: c.state, Policies: c.policies, Problems: c.problems}
 }
@@ -117,16 +118,4 @@ func (c *compiler) endpoints() {
 			}
 		}
 	}
-}
-
-func cmpStrings(pairs ...string) int {
-	for i := 0; i+1 < len(pairs); i += 2 {
-		if pairs[i] != pairs[i+1] {
-			if pairs[i] < pairs[i+1] {
-				return -1
-			}
-			return 1
-		}
-	}
-	return 0
 }

@@ -305,15 +305,11 @@ func (c *Controller) recompute() (uint64, error) {
 
 // tell logs what is new among the problems, and what is over.
 func (c *Controller) tell(now []status.Problem) {
-	for _, p := range now {
-		if !slices.Contains(c.result.Problems, p) {
-			c.o.Log.WithField("object", p.Object).Warn(p.String())
-		}
+	for _, p := range status.Without(now, c.result.Problems) {
+		c.o.Log.WithField("object", p.Object).Warn(p.String())
 	}
-	for _, p := range c.result.Problems {
-		if !slices.Contains(now, p) {
-			c.o.Log.WithField("object", p.Object).Info("over: " + p.String())
-		}
+	for _, p := range status.Without(c.result.Problems, now) {
+		c.o.Log.WithField("object", p.Object).Info("over: " + p.String())
 	}
 }
 

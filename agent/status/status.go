@@ -1,5 +1,5 @@
 // Package status is what an agent tells of itself: the types behind its status
-// page, shared with the operator's tools. Types only.
+// page, shared with the operator's tools.
 package status
 
 import "time"
@@ -87,6 +87,22 @@ type Problem struct {
 	Field  string `json:"field,omitempty"`
 	Reason string `json:"reason"`
 	Remedy string `json:"remedy,omitempty"`
+}
+
+// Without are the problems in a that are not in b, in the order of a: what is
+// new, or what is over.
+func Without(a, b []Problem) []Problem {
+	in := make(map[Problem]bool, len(b))
+	for _, p := range b {
+		in[p] = true
+	}
+	var out []Problem
+	for _, p := range a {
+		if !in[p] {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 func (p Problem) String() string {

@@ -167,9 +167,6 @@ func (l *Lab) cniDir() string { return filepath.Join(l.opts.Dir, "cni-bin") }
 func (l *Lab) objectsDir() string { return filepath.Join(l.opts.Dir, "objects") }
 func (l *Lab) logsDir() string    { return filepath.Join(l.opts.Dir, "logs") }
 
-// Options are the ones in force, defaults filled in.
-func (l *Lab) Options() Options { return l.opts }
-
 // ObjectsDir is the folder that the agents share.
 func (l *Lab) ObjectsDir() string { return l.objectsDir() }
 

@@ -169,7 +169,7 @@ func (s *Source) take(objs *source.Objects, whole bool, problems []status.Proble
 	defer s.mu.Unlock()
 	synced := s.synced || (objs != nil && whole)
 	differs := synced != s.synced || (objs != nil && !reflect.DeepEqual(*objs, s.objs))
-	worse := !equalProblems(problems, s.problems)
+	worse := !slices.Equal(problems, s.problems)
 	if worse {
 		s.logProblems(problems)
 	}
@@ -187,30 +187,12 @@ func (s *Source) take(objs *source.Objects, whole bool, problems []status.Proble
 
 // logProblems logs those that are new, once, and says when all is well again.
 func (s *Source) logProblems(problems []status.Problem) {
-	known := make(map[status.Problem]bool, len(s.problems))
-	for _, p := range s.problems {
-		known[p] = true
-	}
-	for _, p := range problems {
-		if !known[p] {
-			s.log.WithField("folder", s.cfg.Dir).Warn(p.String())
-		}
+	for _, p := range status.Without(problems, s.problems) {
+		s.log.WithField("folder", s.cfg.Dir).Warn(p.String())
 	}
 	if len(problems) == 0 {
 		s.log.WithField("folder", s.cfg.Dir).Info("all objects can be used again")
 	}
-}
-
-func equalProblems(a, b []status.Problem) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // Objects implements source.Source.

@@ -44,9 +44,6 @@ func New(paths, mtu int) (*Fabric, error) {
 	return f, nil
 }
 
-// Paths is the number of spines.
-func (f *Fabric) Paths() int { return f.paths }
-
 // Spines are the names of the spines' namespaces.
 func (f *Fabric) Spines() []string {
 	names := make([]string, f.paths)
