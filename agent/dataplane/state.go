@@ -94,7 +94,30 @@ type Interface struct {
 	MTU uint16
 	// MAC is this end's address. Zero (uplink): as it is.
 	MAC MAC
+	// Rx is how a userspace dataplane receives; the kernel has no such choice.
+	Rx Rx
 }
+
+// Rx is how a userspace dataplane receives from an interface. The zero value is
+// its default.
+type Rx struct {
+	Mode RxMode
+	// Queues to receive from. 0: all that the link has (uplink), one (pod).
+	Queues uint8
+	// Ring and TxRing are the descriptors of a queue, powers of two from 256
+	// on. 0: the driver's default.
+	Ring, TxRing uint16
+}
+
+// RxMode is when a userspace dataplane looks for packets.
+type RxMode string
+
+// The modes, as VPP names them. The default is RxInterrupt.
+const (
+	RxInterrupt RxMode = "interrupt"
+	RxAdaptive  RxMode = "adaptive"
+	RxPolling   RxMode = "polling"
+)
 
 // Address has no attributes beside its key.
 type Address struct{}
@@ -190,10 +213,21 @@ func (v Policy) Equal(o Value) bool {
 }
 
 func (v Setting) String() string   { return string(v) }
-func (v Interface) String() string { return fmt.Sprintf("%s mtu %d mac %s", v.Role, v.MTU, v.MAC) }
 func (v Address) String() string   { return "" }
 func (v Neighbour) String() string { return v.MAC.String() }
 func (v Steering) String() string  { return "bsid " + v.BSID.String() }
+
+func (v Interface) String() string {
+	s := fmt.Sprintf("%s mtu %d mac %s", v.Role, v.MTU, v.MAC)
+	if v.Rx != (Rx{}) {
+		s += " " + v.Rx.String()
+	}
+	return s
+}
+
+func (r Rx) String() string {
+	return fmt.Sprintf("rx mode %q queues %d ring %d/%d", r.Mode, r.Queues, r.Ring, r.TxRing)
+}
 
 func (v LocalSID) String() string { return fmt.Sprintf("%s table %d", v.Behaviour, v.Table) }
 

@@ -24,16 +24,52 @@ type Status struct {
 	Endpoints   int      `json:"endpoints"`
 	PodMTU      int      `json:"podMTU"`
 
-	Source    Source    `json:"source"`
+	Source Source `json:"source"`
+	// Reconcile is about Dataplane.Kind.
 	Reconcile Reconcile `json:"reconcile"`
+	// Standby is about the kernel beside VPP; nil on a node without VPP.
+	Standby *Reconcile `json:"standby,omitempty"`
 	// Problems are inputs that could not be used.
 	Problems []Problem `json:"problems,omitempty"`
 }
 
-// Dataplane is the packet path in use.
+// Dataplane is the packet path of the node.
 type Dataplane struct {
+	// Kind is the one wanted: "vpp" or "linux".
 	Kind    string `json:"kind"`
 	Version string `json:"version,omitempty"`
+	// Active is the one that carries the traffic now: "vpp" or "linux".
+	Active string `json:"active"`
+	// Reason says why Active is not Kind.
+	Reason string    `json:"reason,omitempty"`
+	Since  time.Time `json:"since,omitzero"`
+	// Switches counts the changes of Active since the agent started.
+	Switches int `json:"switches"`
+	// Withheld are destinations that stay with the kernel while VPP carries
+	// the rest, with the reason.
+	Withheld []Object `json:"withheld,omitempty"`
+	// Links tell the packets by verdict, of the links with the shim.
+	Links []Link `json:"links,omitempty"`
+	// Manager is what vpp-manager says of VPP, empty without one.
+	Manager *Manager `json:"manager,omitempty"`
+}
+
+// Link is an interface with the XDP shim.
+type Link struct {
+	Name string `json:"name"`
+	// Mode of the shim: "vpp", "kernel" or "held".
+	Mode string `json:"mode"`
+	// Packets by verdict.
+	Packets map[string]uint64 `json:"packets,omitempty"`
+}
+
+// Manager is what vpp-manager says of VPP.
+type Manager struct {
+	State     string    `json:"state"`
+	PID       int       `json:"pid,omitempty"`
+	Deaths    int       `json:"deaths"`
+	LastDeath string    `json:"lastDeath,omitempty"`
+	NextStart time.Time `json:"nextStart,omitzero"`
 }
 
 // SID is one of the node's local SIDs.
