@@ -27,6 +27,9 @@ type Target struct {
 // Result is what an input comes to.
 type Result struct {
 	State dataplane.State
+	// Redirects are the destinations that State can carry, for a target beside
+	// the kernel; empty for the kernel itself.
+	Redirects dataplane.Redirects
 	// Policies explain State's policies in the cluster's terms, sorted.
 	Policies []status.Policy
 	// Problems are the parts of the input that could not be used, sorted. The
@@ -36,7 +39,7 @@ type Result struct {
 
 // Compile is the function.
 func Compile(s cluster.Snapshot, t Target) Result {
-	c := &compiler{snap: s, target: t, state: dataplane.New(), claims: newClaims(s)}
+	c := &compiler{snap: s, target: t, state: dataplane.New(), redirects: dataplane.NewRedirects(), claims: newClaims(s)}
 	c.settings()
 	c.uplinks()
 	c.localSIDs()
@@ -46,16 +49,17 @@ func Compile(s cluster.Snapshot, t Target) Result {
 	slices.SortFunc(c.problems, func(a, b status.Problem) int {
 		return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Reason, b.Reason))
 	})
-	return Result{State: c.state, Policies: c.policies, Problems: c.problems}
+	return Result{State: c.state, Redirects: c.redirects, Policies: c.policies, Problems: c.problems}
 }
 
 type compiler struct {
-	snap     cluster.Snapshot
-	target   Target
-	state    dataplane.State
-	policies []status.Policy
-	problems []status.Problem
-	claims   *claims
+	snap      cluster.Snapshot
+	target    Target
+	state     dataplane.State
+	redirects dataplane.Redirects
+	policies  []status.Policy
+	problems  []status.Problem
+	claims    *claims
 }
 
 func (c *compiler) problem(object, field, remedy, format string, args ...any) {
@@ -84,7 +88,9 @@ func (c *compiler) uplinks() {
 
 func (c *compiler) localSIDs() {
 	for _, s := range c.snap.Self.SIDs {
-		c.state.LocalSIDs[dataplane.LocalSIDKey{SID: s.SID}] = dataplane.LocalSID{Behaviour: s.Behaviour, Table: s.Table}
+		k := dataplane.LocalSIDKey{SID: s.SID}
+		c.state.LocalSIDs[k] = dataplane.LocalSID{Behaviour: s.Behaviour, Table: s.Table}
+		c.redirectSID(k, s.Behaviour)
 	}
 }
 
@@ -116,6 +122,7 @@ func (c *compiler) endpoints() {
 			c.state.Routes[dataplane.RouteKey{Prefix: netip.PrefixFrom(ip, ip.BitLen())}] = dataplane.Route{
 				NextHops: []dataplane.NextHop{{Interface: e.HostInterface, Weight: 1}},
 			}
+			c.redirectPod(e.HostInterface, ip)
 		}
 	}
 }

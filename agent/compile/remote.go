@@ -63,11 +63,11 @@ func (c *compiler) remotes() {
 			continue
 		}
 		holders[n.Locator] = name
-		c.underlay(n)
+		way := c.underlay(n)
 		prefixes := slices.Concat(c.published(n), borrowed[name])
 		slices.SortFunc(prefixes, comparePrefix)
 		for _, f := range families {
-			c.policy(n, f, prefixes)
+			c.policy(n, f, prefixes, way)
 		}
 	}
 }
@@ -96,37 +96,56 @@ func (c *compiler) claimedByAnother(n cluster.SRv6Node) bool {
 	return ok && holder != n.Name && c.snap.SRv6Nodes[holder].Locator == n.Locator
 }
 
-// underlay makes the node's locator reachable.
-func (c *compiler) underlay(n cluster.SRv6Node) {
+// underlay makes the node's locator reachable. way are the objects that a
+// userspace dataplane needs to send there, nil when it cannot.
+func (c *compiler) underlay(n cluster.SRv6Node) (way []dataplane.Key) {
 	if other, taken := c.claims.addresses[n.EncapSource]; taken && other != n.Name {
 		c.problem("SRv6Node/"+n.Name, "spec.encapSource", "start the node's agent, which publishes anew, or remove its SRv6Node",
 			"%s is now an address of node %s: no route to locator %s", n.EncapSource, other, n.Locator)
-		return
+		return nil
 	}
 	u, ok := c.snap.Underlay.Routes[n.Locator]
 	if !ok || len(u.NextHops) == 0 {
 		c.problem("SRv6Node/"+n.Name, "spec.encapSource", "route the node's address or its locator in the underlay",
 			"no route to %s nor to locator %s: traffic to its pods is dropped", n.EncapSource, n.Locator)
-		return
+		return nil
 	}
-	if c.target.Kernel && u.InKernel {
-		return
-	}
-	c.state.Routes[dataplane.RouteKey{Prefix: n.Locator}] = dataplane.Route{NextHops: u.NextHops}
+	k := dataplane.RouteKey{Prefix: n.Locator}
 	if c.target.Kernel {
-		return
-	}
-	for _, nh := range u.NextHops {
-		k := dataplane.NeighbourKey{Interface: nh.Interface, IP: nh.Gateway}
-		if mac, ok := c.snap.Underlay.Neighbours[k]; ok {
-			c.state.Neighbours[k] = dataplane.Neighbour{MAC: mac}
+		if !u.InKernel {
+			c.state.Routes[k] = dataplane.Route{NextHops: u.NextHops}
 		}
+		return nil
 	}
+	return c.besideKernel(k, u.NextHops)
+}
+
+// besideKernel is the way for a dataplane that shares the uplinks with the
+// kernel. Answers to neighbour discovery reach the kernel alone, so only next
+// hops that the kernel has resolved are of use; the kernel itself carries what
+// has none yet.
+func (c *compiler) besideKernel(k dataplane.RouteKey, hops []dataplane.NextHop) (way []dataplane.Key) {
+	var resolved []dataplane.NextHop
+	for _, nh := range hops {
+		n := dataplane.NeighbourKey{Interface: nh.Interface, IP: nh.Gateway}
+		mac, ok := c.snap.Underlay.Neighbours[n]
+		if !ok {
+			continue
+		}
+		c.state.Neighbours[n] = dataplane.Neighbour{MAC: mac}
+		resolved = append(resolved, nh)
+		way = append(way, n, dataplane.InterfaceKey(nh.Interface))
+	}
+	if len(resolved) == 0 {
+		return nil
+	}
+	c.state.Routes[k] = dataplane.Route{NextHops: resolved}
+	return append(way, k)
 }
 
 // policy makes the SR policy to a node for one family, and steers the node's
 // prefixes of that family into it.
-func (c *compiler) policy(n cluster.SRv6Node, f family, prefixes []netip.Prefix) {
+func (c *compiler) policy(n cluster.SRv6Node, f family, prefixes []netip.Prefix, way []dataplane.Key) {
 	prefixes = slices.DeleteFunc(slices.Clone(prefixes), func(p netip.Prefix) bool { return !f.is(p.Addr()) })
 	sid, ok := n.SIDFor(f.behaviour)
 	if !ok {
@@ -146,6 +165,7 @@ func (c *compiler) policy(n cluster.SRv6Node, f family, prefixes []netip.Prefix)
 		if c.steerable(n.Name, prefix) {
 			c.claims.prefixes[prefix] = n.Name
 			c.state.Steerings[dataplane.SteeringKey{Prefix: prefix}] = dataplane.Steering{BSID: bsid}
+			c.redirectRemote(prefix, bsid, way)
 			info.Prefixes = append(info.Prefixes, prefix.String())
 		}
 	}

@@ -7,6 +7,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -25,6 +26,9 @@ type Options struct {
 	// unreachable dataplane, is tried again; default 50 ms and 15 s. The wait
 	// doubles with each failure.
 	MinBackoff, MaxBackoff time.Duration
+	// Stepped, where set, is called after each round of the loop. It must not
+	// block, nor call the Reconciler.
+	Stepped func()
 }
 
 // Reconciler is the loop. Its methods may be called from any goroutine.
@@ -189,6 +193,9 @@ func (r *Reconciler) lost(ctx context.Context, err error) time.Duration {
 func (r *Reconciler) broadcast() {
 	close(r.cond)
 	r.cond = make(chan struct{})
+	if r.o.Stepped != nil {
+		r.o.Stepped()
+	}
 }
 
 // Await blocks until the generation has been worked on and each of keys is held
@@ -222,6 +229,26 @@ func (r *Reconciler) Absent(keys []dataplane.Key) bool {
 		}
 	}
 	return r.book.known
+}
+
+// Unmet are the desired objects that the dataplane does not hold as desired, each
+// with the reason. An error says why that is not known: the dataplane cannot be
+// reached, or the generation has not been worked on yet (ErrNotReady).
+func (r *Reconciler) Unmet(generation uint64) (map[dataplane.Key]error, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := &r.book
+	switch {
+	case b.err != nil:
+		return nil, b.err
+	case !b.have || b.processed < generation:
+		return nil, fmt.Errorf("%w: the newest state is still being programmed", dataplane.ErrNotReady)
+	}
+	out := make(map[dataplane.Key]error, len(b.failures))
+	for k, f := range b.failures {
+		out[k] = f.err
+	}
+	return out, nil
 }
 
 // await blocks until over, called with r.mu held, says so.

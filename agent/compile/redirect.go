@@ -1,0 +1,44 @@
+package compile
+
+import (
+	"net/netip"
+
+	"github.com/sidewinder-net/sidewinder/agent/dataplane"
+)
+
+// redirectSID: packets to a SID of this node. What End.DT* lets out of the
+// encapsulation must be known here, or the kernel gets it.
+func (c *compiler) redirectSID(k dataplane.LocalSIDKey, b dataplane.Behaviour) {
+	if c.target.Kernel {
+		return
+	}
+	r := dataplane.Redirect{Needs: []dataplane.Key{k, dataplane.SettingEncapSource}}
+	switch b {
+	case dataplane.BehaviourDT4, dataplane.BehaviourDT6, dataplane.BehaviourDT46:
+		r.Inner = true
+	}
+	c.redirects.Uplink[k.SID] = r
+}
+
+// redirectPod: packets to a pod of this node.
+func (c *compiler) redirectPod(iface string, ip netip.Addr) {
+	if c.target.Kernel {
+		return
+	}
+	host := netip.PrefixFrom(ip, ip.BitLen())
+	c.redirects.Pods[host] = dataplane.Redirect{Needs: []dataplane.Key{
+		dataplane.InterfaceKey(iface), dataplane.NeighbourKey{Interface: iface, IP: ip}, dataplane.RouteKey{Prefix: host},
+	}}
+}
+
+// redirectRemote: packets to another node's pods. Without a way there they stay
+// with the kernel.
+func (c *compiler) redirectRemote(prefix netip.Prefix, bsid netip.Addr, way []dataplane.Key) {
+	if c.target.Kernel || len(way) == 0 {
+		return
+	}
+	needs := make([]dataplane.Key, 0, len(way)+3)
+	needs = append(needs, way...)
+	needs = append(needs, dataplane.PolicyKey{BSID: bsid}, dataplane.SteeringKey{Prefix: prefix}, dataplane.SettingEncapSource)
+	c.redirects.Pods[prefix] = dataplane.Redirect{Needs: needs}
+}
