@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -24,9 +25,16 @@ type Config struct {
 	HugePages bool
 	// Plugins to load; all others stay off.
 	Plugins []string
+	// DPDK is the content of a dpdk section, line by line. Empty: there is
+	// none, and the plugin stays off.
+	DPDK string
 	// Extra is appended as it is.
 	Extra string
 }
+
+// dpdkPlugin is loaded for a dpdk section alone: it looks at every PCI device
+// of the machine.
+const dpdkPlugin = "dpdk_plugin.so"
 
 // DefaultPlugins are those that the agent uses, and ping for people.
 func DefaultPlugins() []string {
@@ -94,7 +102,17 @@ func (c Config) Text() (string, error) {
 	for _, p := range c.Plugins {
 		line("  plugin %s { enable }", p)
 	}
+	if c.DPDK != "" && !slices.Contains(c.Plugins, dpdkPlugin) {
+		line("  plugin %s { enable }", dpdkPlugin)
+	}
 	line("}")
+	if c.DPDK != "" {
+		line("dpdk {")
+		for l := range strings.Lines(strings.TrimSpace(c.DPDK)) {
+			line("  %s", strings.TrimSpace(l))
+		}
+		line("}")
+	}
 	if c.Extra != "" {
 		line("%s", strings.TrimRight(c.Extra, "\n"))
 	}

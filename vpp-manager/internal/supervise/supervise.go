@@ -27,6 +27,11 @@ type Supervisor struct {
 	// 5 s and 30 s.
 	Grace        time.Duration
 	StartTimeout time.Duration
+	// Before is called ahead of each start of VPP: what VPP takes over is made
+	// ready for it. Its error counts as a start that failed. After is called
+	// once VPP has ended, each time that Before had succeeded. Both may be nil.
+	Before func() error
+	After  func()
 	// Ready is called each time the API answers.
 	Ready func(pid int, version string)
 	Log   logrus.FieldLogger
@@ -103,6 +108,14 @@ func (s *Supervisor) confNow(smallPages bool) startup.Config {
 
 // once is one life of VPP; up tells whether it ever was ready.
 func (s *Supervisor) once(ctx context.Context, conf startup.Config) (up bool, err error) {
+	if s.Before != nil {
+		if err := s.Before(); err != nil {
+			return false, err
+		}
+	}
+	if s.After != nil {
+		defer s.After()
+	}
 	p, err := Start(s.Path, conf, s.CoreDumps)
 	if err != nil {
 		return false, err
