@@ -7,41 +7,23 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
-// streamSize is a stream packet's payload: an 8-byte number and filling.
+// streamSize is a stream packet's payload: an 8-byte number, the time of its
+// sending in 8 bytes, and filling.
 const streamSize = 256
-
-// StreamResult is what became of a stream's packets.
-type StreamResult struct {
-	Sent     int `json:"sent"`
-	Received int `json:"received"`
-	Lost     int `json:"lost"`
-	// MaxGap is the longest time between two arrivals.
-	MaxGap time.Duration `json:"-"`
-	// SendErrors are packets that the sender's own kernel refused.
-	SendErrors int `json:"sendErrors,omitempty"`
-}
-
-// Add joins the results of streams that ran side by side.
-func (r StreamResult) Add(o StreamResult) StreamResult {
-	return StreamResult{
-		Sent: r.Sent + o.Sent, Received: r.Received + o.Received, Lost: r.Lost + o.Lost,
-		MaxGap: max(r.MaxGap, o.MaxGap), SendErrors: r.SendErrors + o.SendErrors,
-	}
-}
 
 // Stream is numbered UDP packets at a constant rate in one direction.
 type Stream struct {
 	tx, rx *net.UDPConn
 	stop   chan struct{}
 	wg     sync.WaitGroup
-
-	mu     sync.Mutex
-	result StreamResult
-	seen   map[uint64]bool
-	last   time.Time
+	line   *timeline
 }
 
 // StartStream sends rate packets a second from one namespace to an address in
@@ -54,7 +36,7 @@ func StartStream(fromNS, toNS string, to netip.Addr, rate int) (*Stream, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := growBuffer(rx); err != nil {
+	if err := errors.Join(growBuffer(rx), stampArrivals(rx)); err != nil {
 		rx.Close()
 		return nil, err
 	}
@@ -64,7 +46,7 @@ func StartStream(fromNS, toNS string, to netip.Addr, rate int) (*Stream, error) 
 		rx.Close()
 		return nil, err
 	}
-	s := &Stream{tx: tx, rx: rx, stop: make(chan struct{}), seen: map[uint64]bool{}}
+	s := &Stream{tx: tx, rx: rx, stop: make(chan struct{}), line: newTimeline()}
 	s.wg.Add(1)
 	go s.send(time.Second / time.Duration(rate))
 	go s.receive()
@@ -73,75 +55,81 @@ func StartStream(fromNS, toNS string, to netip.Addr, rate int) (*Stream, error) 
 
 func (s *Stream) send(interval time.Duration) {
 	defer s.wg.Done()
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
 	buf := make([]byte, streamSize)
-	for n := uint64(0); ; n++ {
-		binary.BigEndian.PutUint64(buf, n)
-		_, err := s.tx.Write(buf)
-		s.mu.Lock()
-		s.result.Sent++
-		if err != nil {
-			s.result.SendErrors++
+	paced(interval, s.stop, func(n int) {
+		binary.BigEndian.PutUint64(buf, uint64(n))
+		binary.BigEndian.PutUint64(buf[8:], uint64(s.line.depart()))
+		if _, err := s.tx.Write(buf); err != nil {
+			s.line.refused()
 		}
-		s.mu.Unlock()
-		select {
-		case <-s.stop:
-			return
-		case <-tick.C:
-		}
-	}
+	})
 }
 
 func (s *Stream) receive() {
-	buf := make([]byte, 2048)
+	buf, oob := make([]byte, 2048), make([]byte, 128)
 	for {
-		n, err := s.rx.Read(buf)
+		n, oobn, _, _, err := s.rx.ReadMsgUDPAddrPort(buf, oob)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil || n != streamSize {
 			continue
 		}
-		now := time.Now()
-		number := binary.BigEndian.Uint64(buf)
-		s.mu.Lock()
-		if !s.last.IsZero() {
-			s.result.MaxGap = max(s.result.MaxGap, now.Sub(s.last))
-		}
-		s.last = now
-		if !s.seen[number] {
-			s.seen[number] = true
-			s.result.Received++
-		}
-		s.mu.Unlock()
+		s.line.arrive(binary.BigEndian.Uint64(buf), arrival(oob[:oobn]))
 	}
+}
+
+// stampArrivals asks the kernel for the time at which a packet reached the
+// receiver's namespace: how long the receiving program then takes to read it is
+// no part of the measurement.
+func stampArrivals(conn syscall.Conn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	ctl := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
+	})
+	return errors.Join(ctl, err)
+}
+
+// arrival is the kernel's stamp in a packet's control messages, or now.
+func arrival(oob []byte) int64 {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return clock()
+	}
+	for _, m := range messages {
+		if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS && len(m.Data) >= int(unsafe.Sizeof(unix.Timespec{})) {
+			ts := (*unix.Timespec)(unsafe.Pointer(&m.Data[0]))
+			return ts.Nano()
+		}
+	}
+	return clock()
 }
 
 // Received is the number of packets that have arrived so far.
 func (s *Stream) Received() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.result.Received
+	_, received := s.line.counts()
+	return received
 }
+
+// settleTime is how long a stream waits for packets that are on the way.
+const settleTime = time.Second
 
 // Stop ends the stream, waits for what is on the way, and counts.
 func (s *Stream) Stop() StreamResult {
 	close(s.stop)
 	s.wg.Wait()
-	for range 50 {
-		s.mu.Lock()
-		all := s.result.Received == s.result.Sent
-		s.mu.Unlock()
-		if all {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	s.line.settle(settleTime)
 	_ = s.tx.Close()
 	_ = s.rx.Close()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.result.Lost = s.result.Sent - s.result.Received
-	return s.result
+	return s.line.result(Window{})
 }
+
+// Result is what became of the packets sent within a window. Before Stop, what is
+// on the way counts as lost.
+func (s *Stream) Result(w Window) StreamResult { return s.line.result(w) }
+
+// ClockMoved says why a stream's times cannot be trusted; nil when they can.
+func (s *Stream) ClockMoved() error { return s.line.clockMoved() }
