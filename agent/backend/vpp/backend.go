@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,6 +47,10 @@ type Options struct {
 	// UplinkDriver, default af_packet; PodDriver, default af_xdp.
 	UplinkDriver string
 	PodDriver    string
+	// Shim is the path of the XDP shim's object, which VPP loads on the links
+	// that it has by af_xdp. Empty: a program of VPP's own, which gives all
+	// frames to VPP.
+	Shim string
 	// DialTimeout bounds the attempt to connect at the start of a call.
 	// Default 1 s.
 	DialTimeout time.Duration
@@ -76,9 +81,12 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	if o.DialTimeout <= 0 {
 		o.DialTimeout = time.Second
 	}
-	for field, d := range map[string]string{"UplinkDriver": o.UplinkDriver, "PodDriver": o.PodDriver} {
-		if d != DriverAFPacket && d != DriverAFXDP {
-			return nil, fmt.Errorf("vpp backend: %s: %q is not one of %q, %q", field, d, DriverAFPacket, DriverAFXDP)
+	for _, f := range []struct {
+		field, driver string
+		role          dataplane.InterfaceRole
+	}{{"UplinkDriver", o.UplinkDriver, dataplane.RoleUplink}, {"PodDriver", o.PodDriver, dataplane.RolePod}} {
+		if names := driverNames(f.role); !slices.Contains(names, f.driver) {
+			return nil, fmt.Errorf("vpp backend: %s: %q is not one of %q", f.field, f.driver, names)
 		}
 	}
 	if o.Socket == "" {
@@ -108,11 +116,9 @@ func (b *Backend) connect(ctx context.Context) (*binapi.Conn, error) { return b.
 // groups of messages that the drivers need.
 func (b *Backend) groups() []binapi.Group {
 	var g []binapi.Group
-	for _, d := range []string{b.opts.UplinkDriver, b.opts.PodDriver} {
-		if d == DriverAFPacket {
-			g = append(g, binapi.GroupAFPacket)
-		} else {
-			g = append(g, binapi.GroupAFXDP)
+	for _, role := range []dataplane.InterfaceRole{dataplane.RoleUplink, dataplane.RolePod} {
+		if d, err := b.driverFor(role); err == nil {
+			g = append(g, d.group())
 		}
 	}
 	return g

@@ -2,8 +2,6 @@ package vpp
 
 import (
 	"fmt"
-	"strings"
-	"time"
 
 	"github.com/sidewinder-net/sidewinder/agent/dataplane"
 	"github.com/sidewinder-net/sidewinder/binapi"
@@ -19,12 +17,8 @@ const needsRepair = 1
 // interfaceValue reads an interface back, as it was asked for.
 func (b *Backend) interfaceValue(h held) dataplane.Interface {
 	v := dataplane.Interface{Role: dataplane.InterfaceRole(h.tag.role), MTU: uint16(h.MTU), MAC: dataplane.MAC(h.MAC)}
-	link, err := findLink(h.tag.name)
-	switch {
-	case err != nil || link.index != h.tag.ifindex || !h.AdminUp || !link.up,
-		v.Role == dataplane.RoleUplink && h.tag.has(flagMACAsIs) && link.mac != v.MAC,
-		v.Role == dataplane.RoleUplink && h.tag.has(flagMTUAsIs) && link.mtu != int(h.MTU),
-		v.Role == dataplane.RolePod && (link.mac != v.MAC || link.mtu != int(h.MTU)):
+	d, ok := driverOf(h.Interface)
+	if wanted, err := b.driverFor(v.Role); !ok || err != nil || d != wanted || !h.AdminUp || !d.intact(b, h) {
 		v.MTU = needsRepair
 		return v
 	}
@@ -56,69 +50,39 @@ func (a *applier) interfaces(changes []dataplane.Change) error {
 	return nil
 }
 
-func (a *applier) driver(role dataplane.InterfaceRole) string {
-	if role == dataplane.RoleUplink {
-		return a.opts.UplinkDriver
-	}
-	return a.opts.PodDriver
-}
-
-// setInterface makes VPP use a link, or brings an interface that does into line.
+// setInterface makes VPP have an interface, or brings one that it has into line.
 func (a *applier) setInterface(name string, want dataplane.Interface) (fatal, err error) {
-	if want.Role != dataplane.RoleUplink && want.Role != dataplane.RolePod {
-		return nil, fmt.Errorf("%w: role %q", dataplane.ErrUnsupported, want.Role)
-	}
-	link, err := findLink(name)
+	d, err := a.driverFor(want.Role)
 	if err != nil {
-		return nil, fmt.Errorf("%w: link %q: %w", dataplane.ErrNotReady, name, err)
+		return nil, err
 	}
-	switch {
-	case want.Role == dataplane.RolePod:
-		if fatal, err := a.ensureLoopback(); fatal != nil || err != nil {
-			return fatal, err
-		}
-		if link, err = preparePodLink(link, want, a.opts.PodDriver == DriverAFPacket); err != nil {
-			return nil, fmt.Errorf("link %q: %w", name, err)
-		}
-	case !link.up:
-		return nil, fmt.Errorf("%w: link %q is down", dataplane.ErrNotReady, name)
-	case !want.MAC.IsZero() && want.MAC != link.mac:
-		// VPP would change the host's own address with it.
-		return nil, fmt.Errorf("%w: MAC %s: link %q has %s, and its address is the host's to choose", dataplane.ErrUnsupported, want.MAC, name, link.mac)
+	p, fatal, err := d.plan(a, name, want)
+	if fatal != nil || err != nil {
+		return fatal, err
 	}
-	mac, mtu := want.MAC, want.MTU
-	t := tag{role: string(want.Role), name: name, ifindex: link.index}
-	if mac.IsZero() {
-		mac, t = link.mac, t.with(flagMACAsIs, true)
-	}
-	if mtu == 0 {
-		mtu, t = uint16(min(link.mtu, 65535)), t.with(flagMTUAsIs, true)
-	}
-
-	if p, ok := a.view.parked[name]; ok {
+	if parked, ok := a.view.parked[name]; ok {
 		// It is set up anew below, whatever it was.
-		a.view.byName[name], a.view.byIndex[p.Index] = p, name
+		a.view.byName[name], a.view.byIndex[parked.Index] = parked, name
 		delete(a.view.parked, name)
 	}
 	h, ok := a.view.byName[name]
-	if ok && h.tag.role == roleParked && h.tag.ifindex == link.index && t.role == string(dataplane.RoleUplink) {
-		h.tag.role = t.role
+	if ok && h.tag.role == roleParked && p.tag.role == string(dataplane.RoleUplink) {
+		h.tag.role = p.tag.role
 	}
-	if ok && (h.tag.ifindex != link.index || h.tag.role != t.role) {
+	if ok && (h.tag.ifindex != p.tag.ifindex || h.tag.role != p.tag.role || h.DevType != d.devType() || d.stale(h, p)) {
 		if fatal, err := a.removeInterface(name); fatal != nil || err != nil {
 			return fatal, err
 		}
 		ok = false
 	}
 	if !ok {
-		if fatal, err := a.createInterface(link, t, mac); fatal != nil || err != nil {
+		if h, fatal, err = a.createInterface(d, p); fatal != nil || err != nil {
 			return fatal, err
 		}
-		h = a.view.byName[name]
 	}
-	fatal, err = a.configure(h, t, mac, mtu)
+	fatal, err = d.configure(a, h, p)
 	if fatal == nil && err == nil {
-		h.tag = t
+		h.tag = p.tag
 		a.view.byName[name] = h
 	}
 	return fatal, err
@@ -126,95 +90,58 @@ func (a *applier) setInterface(name string, want dataplane.Interface) (fatal, er
 
 // createInterface makes the interface and tags it at once: from then on a
 // fresh instance finds it, however far this one gets.
-func (a *applier) createInterface(link linkInfo, t tag, mac dataplane.MAC) (fatal, err error) {
-	driver := a.driver(dataplane.InterfaceRole(t.role))
-	index, err := a.halfMade(driver, link.name)
+func (a *applier) createInterface(d driver, p plan) (h held, fatal, err error) {
+	i, err := a.halfMade(d, p.name)
 	if err != nil {
-		return nil, err
+		return held{}, nil, err
 	}
-	if index == binapi.NoInterface {
-		if fatal, err := a.attach(driver, link.name, mac, &index); fatal != nil || err != nil {
-			return fatal, err
+	if i.Index == binapi.NoInterface {
+		if i, fatal, err = d.attach(a, p); fatal != nil || err != nil {
+			return held{}, fatal, err
 		}
+		i.DevType = d.devType()
 	}
-	if fatal, err := a.do(binapi.InterfaceSetTag(index, t.String())); fatal != nil || err != nil {
-		return fatal, err
+	if fatal, err := a.do(binapi.InterfaceSetTag(i.Index, p.tag.String())); fatal != nil || err != nil {
+		return held{}, fatal, err
 	}
-	h := held{binapi.Interface{Index: index, DevType: devType(driver)}, t}
-	if driver == DriverAFPacket {
-		h.MAC = binapi.MAC(mac)
-	}
-	a.view.byName[link.name], a.view.byIndex[index] = h, link.name
-	return nil, nil
+	h = held{i, p.tag}
+	a.view.byName[p.name], a.view.byIndex[i.Index] = h, p.name
+	return h, nil, nil
 }
 
-// attach makes VPP's interface on a link. The kernel frees the queue of a closed
-// AF_XDP socket a moment after it is closed, so a link that VPP has just left
-// is tried a few times.
-func (a *applier) attach(driver, link string, mac dataplane.MAC, out *binapi.Index) (fatal, err error) {
-	if driver == DriverAFPacket {
-		return a.do(binapi.AFPacketCreate(link, binapi.MAC(mac), out))
-	}
-	const tries, pause = 10, 20 * time.Millisecond
-	for i := 1; ; i++ {
-		fatal, err = a.do(binapi.AFXDPCreate(link, out))
-		if fatal != nil || binapi.Retval(err) != binapi.RetvalXDPSocket || i == tries {
-			return fatal, err
-		}
-		select {
-		case <-a.ctx.Done():
-			return a.ctx.Err(), nil
-		case <-time.After(pause):
-		}
-	}
-}
-
-// VPP's names of the drivers.
-const (
-	devAFPacket = "af-packet"
-	devAFXDP    = "AF_XDP interface"
-)
-
-func devType(driver string) string {
-	if driver == DriverAFPacket {
-		return devAFPacket
-	}
-	return devAFXDP
-}
-
-// halfMade finds an interface on the link that was created and never tagged nor
+// halfMade finds an interface that was created by this name and never tagged nor
 // brought up: an instance ended in between. One that is up is somebody else's,
 // and is left alone.
-func (a *applier) halfMade(driver, link string) (binapi.Index, error) {
+func (a *applier) halfMade(d driver, name string) (binapi.Interface, error) {
 	for _, i := range a.view.others {
-		packet := i.DevType == devAFPacket && i.Name == "host-"+link
-		xdp := i.DevType == devAFXDP && strings.HasPrefix(i.Name, link+"/")
+		of, ok := driverOf(i)
 		switch {
-		case !packet && !xdp:
-		case i.AdminUp || i.Tag != "" || packet != (driver == DriverAFPacket):
-			return 0, fmt.Errorf("VPP's interface %s uses the link already and was not made by this program; remove it in VPP", i.Name)
+		case !ok || !of.recognise(i, name):
+		case i.AdminUp || i.Tag != "" || of != d:
+			return i, fmt.Errorf("VPP's interface %s uses the link already and was not made by this program; remove it in VPP", i.Name)
 		default:
-			return i.Index, nil
+			return i, nil
 		}
 	}
-	return binapi.NoInterface, nil
+	return binapi.Interface{Index: binapi.NoInterface}, nil
 }
 
-// configure brings everything about an interface to what is wanted. All of it
-// can be repeated. IPv6 comes before up, and the suppression of router
-// advertisements right with it: VPP would send them at once.
-func (a *applier) configure(h held, t tag, mac dataplane.MAC, mtu uint16) (fatal, err error) {
-	calls := []*binapi.Call{binapi.InterfaceSetMTU(h.Index, uint32(mtu))}
-	if dataplane.MAC(h.MAC) != mac {
-		calls = append(calls, binapi.InterfaceSetMAC(h.Index, binapi.MAC(mac)))
+// settle is what every interface needs, and more calls of its driver's before it
+// comes up. IPv6 comes before up, and the suppression of router advertisements
+// right with it: VPP would send them at once.
+func (a *applier) settle(h held, p plan, more ...*binapi.Call) (fatal, err error) {
+	calls := []*binapi.Call{binapi.InterfaceSetMTU(h.Index, uint32(p.mtu))}
+	if dataplane.MAC(h.MAC) != p.mac && !p.mac.IsZero() {
+		calls = append(calls, binapi.InterfaceSetMAC(h.Index, binapi.MAC(p.mac)))
 	}
-	if t.role == string(dataplane.RolePod) {
+	if p.want.Role != dataplane.RoleUplink {
 		calls = append(calls, binapi.InterfaceSetUnnumbered(h.Index, a.view.lo.Index))
 	}
 	ip6 := binapi.InterfaceEnableIP6(h.Index)
 	calls = append(calls, ip6, binapi.InterfaceSuppressRA(h.Index))
+	calls = append(calls, more...)
 	interrupt := binapi.InterfaceSetInterrupt(h.Index)
-	calls = append(calls, interrupt, binapi.InterfaceSetUp(h.Index, true), binapi.InterfaceSetTag(h.Index, t.String()))
+	calls = append(calls, interrupt, binapi.InterfaceSetUp(h.Index, true), binapi.InterfaceSetTag(h.Index, p.tag.String()))
 	if fatal := a.c.Do(a.ctx, calls...); fatal != nil {
 		return fatal, nil
 	}
@@ -223,7 +150,7 @@ func (a *applier) configure(h held, t tag, mac dataplane.MAC, mtu uint16) (fatal
 		case call.Err == nil:
 		case call == interrupt:
 			// Polling works as well; it costs a core.
-			a.log.WithError(call.Err).WithField("interface", t.name).Warn("VPP polls this interface: interrupt mode was refused")
+			a.log.WithError(call.Err).WithField("interface", p.name).Warn("VPP polls this interface: interrupt mode was refused")
 		case call == ip6 && binapi.Retval(call.Err) == binapi.RetvalValueExists:
 			// On already.
 		default:
@@ -233,38 +160,21 @@ func (a *applier) configure(h held, t tag, mac dataplane.MAC, mtu uint16) (fatal
 	return nil, nil
 }
 
-// removeInterface takes VPP off a link. The link stays as it is.
+// removeInterface takes VPP off an interface.
 func (a *applier) removeInterface(name string) (fatal, err error) {
 	h, ok := a.view.byName[name]
 	if !ok {
 		return nil, nil
 	}
-	pod := h.tag.role == string(dataplane.RolePod)
-	packet := h.DevType == devAFPacket
-	var calls []*binapi.Call
-	switch {
-	case packet && !pod && linkExists(h.tag.ifindex):
-		h.tag = tag{role: roleParked, name: name, ifindex: h.tag.ifindex}
-		calls = append(calls, binapi.InterfaceSetTag(h.Index, h.tag.String()), binapi.InterfaceDisableIP6(h.Index))
-	case packet:
-		calls = append(calls, binapi.InterfaceSetUnnumbered(h.Index, binapi.NoInterface), binapi.AFPacketDelete(name))
-	default:
-		calls = append(calls, binapi.InterfaceSetUp(h.Index, false), binapi.InterfaceSetUnnumbered(h.Index, binapi.NoInterface), binapi.AFXDPDelete(h.Index))
+	d, ok := driverOf(h.Interface)
+	if !ok {
+		return nil, fmt.Errorf("%w: VPP's interface %s has driver %q, which this program does not know; remove it in VPP", dataplane.ErrUnsupported, h.Name, h.DevType)
 	}
-	if fatal := a.c.Do(a.ctx, calls...); fatal != nil {
-		return fatal, nil
-	}
-	if err := calls[len(calls)-1].Err; err != nil && h.tag.role != roleParked {
-		return nil, err
-	}
-	delete(a.view.byName, name)
+	return d.remove(a, h)
+}
+
+// forget takes an interface out of the view: it is gone from VPP.
+func (a *applier) forget(h held) {
+	delete(a.view.byName, h.tag.name)
 	delete(a.view.byIndex, h.Index)
-	if h.tag.role == roleParked {
-		a.view.parked[name] = h
-		return nil, calls[0].Err
-	}
-	if pod && packet {
-		return nil, restorePodLink(name, h.tag.ifindex)
-	}
-	return nil, nil
 }
