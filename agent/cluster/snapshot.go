@@ -28,6 +28,9 @@ type Snapshot struct {
 	Endpoints map[string]Endpoint
 	// Underlay is what the kernel knows of the way to other nodes.
 	Underlay Underlay
+	// UplinkRx and PodRx are how a userspace dataplane receives where nothing
+	// else is asked for.
+	UplinkRx, PodRx dataplane.Rx
 }
 
 // Self is this node's own identity, allocated before compile.
@@ -84,6 +87,9 @@ type Pod struct {
 	// Finished: the pod has ended (Succeeded, Failed) and its addresses may
 	// belong to another.
 	Finished bool
+	// Annotations are those that say something of the pod's interfaces (see
+	// package podspec), as they were written; nil when there are none.
+	Annotations map[string]string
 }
 
 // Endpoint is a pod's interface on this node: the pod record that the CNI
@@ -93,6 +99,9 @@ type Endpoint struct {
 	// a slash.
 	ID              string
 	Namespace, Name string
+	// IfName is the interface's name in the pod, and Netns the path of the
+	// pod's network namespace.
+	IfName, Netns string
 	// HostInterface is the name of the host's end of the veth.
 	HostInterface string
 	// HostMAC is the host end's address: the pod's gateway.
@@ -131,6 +140,10 @@ type Uplink struct {
 	Name string
 	MAC  dataplane.MAC
 	MTU  uint16
+	// Index and Up are the kernel's: another index under the same name is
+	// another link.
+	Index int
+	Up    bool
 }
 
 // SIDFor is the node's SID with a behaviour in the main table.

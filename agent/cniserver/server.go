@@ -256,7 +256,7 @@ func (s *Server) Endpoints() []cluster.Endpoint {
 		host, _ := dataplane.ParseMAC(ep.HostMAC)
 		pod, _ := dataplane.ParseMAC(ep.PodMAC)
 		out = append(out, cluster.Endpoint{
-			ID: ep.ID(), Namespace: ep.Namespace, Name: ep.Name,
+			ID: ep.ID(), Namespace: ep.Namespace, Name: ep.Name, IfName: ep.IfName, Netns: ep.Netns,
 			HostInterface: ep.HostInterface, HostMAC: host, PodMAC: pod,
 			IPs: slices.Clone(ep.IPs), MTU: uint16(ep.MTU),
 		})

@@ -77,13 +77,21 @@ func (c *compiler) settings() {
 
 func (c *compiler) uplinks() {
 	for name := range c.snap.Underlay.Uplinks {
-		c.state.Interfaces[dataplane.InterfaceKey(name)] = dataplane.Interface{Role: dataplane.RoleUplink}
+		c.state.Interfaces[dataplane.InterfaceKey(name)] = dataplane.Interface{Role: dataplane.RoleUplink, Rx: c.rx(c.snap.UplinkRx)}
 	}
 	// The pods' IPv4 gateway: the source of ICMP errors towards pods, and what
 	// lets a userspace dataplane speak IPv4 on pod interfaces without spending
 	// an address on each.
 	gw := netip.PrefixFrom(cniapi.GatewayIPv4, 32)
 	c.state.Addresses[dataplane.AddressKey{Interface: "lo", Prefix: gw}] = dataplane.Address{}
+}
+
+// rx is how to receive; the kernel has no choice.
+func (c *compiler) rx(r dataplane.Rx) dataplane.Rx {
+	if c.target.Kernel {
+		return dataplane.Rx{}
+	}
+	return r
 }
 
 func (c *compiler) localSIDs() {
@@ -108,10 +116,11 @@ func (c *compiler) localPrefixes() {
 
 func (c *compiler) endpoints() {
 	owner := c.claims.local
+	specs := c.annotated()
 	for _, id := range slices.Sorted(maps.Keys(c.snap.Endpoints)) {
 		e := c.snap.Endpoints[id]
 		object := "pod " + e.Namespace + "/" + e.Name
-		c.state.Interfaces[dataplane.InterfaceKey(e.HostInterface)] = dataplane.Interface{Role: dataplane.RolePod, MTU: e.MTU, MAC: e.HostMAC}
+		c.state.Interfaces[dataplane.InterfaceKey(e.HostInterface)] = c.podInterface(e, specs)
 		for _, ip := range e.IPs {
 			if other, taken := owner[ip]; taken {
 				c.problem(object, "ips", "delete one of the two pods", "address %s is also held by %s on this node", ip, other)
@@ -124,5 +133,6 @@ func (c *compiler) endpoints() {
 			}
 			c.redirectPod(e.HostInterface, ip)
 		}
+		c.podMemif(e, specs)
 	}
 }

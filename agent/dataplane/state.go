@@ -96,6 +96,8 @@ type Interface struct {
 	MAC MAC
 	// Rx is how a userspace dataplane receives; the kernel has no such choice.
 	Rx Rx
+	// Memif is for RoleMemif alone.
+	Memif Memif
 }
 
 // Rx is how a userspace dataplane receives from an interface. The zero value is
@@ -221,6 +223,9 @@ func (v Interface) String() string {
 	s := fmt.Sprintf("%s mtu %d mac %s", v.Role, v.MTU, v.MAC)
 	if v.Rx != (Rx{}) {
 		s += " " + v.Rx.String()
+	}
+	if v.Memif != (Memif{}) {
+		s += " " + v.Memif.String()
 	}
 	return s
 }

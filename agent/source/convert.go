@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sidewinder-net/sidewinder/agent/cluster"
+	"github.com/sidewinder-net/sidewinder/agent/podspec"
 	"github.com/sidewinder-net/sidewinder/agent/publish"
 	"github.com/sidewinder-net/sidewinder/api/v1alpha1"
 )
@@ -94,7 +95,7 @@ func convertPod(o *corev1.Pod) (Entry, v1alpha1.FieldErrors) {
 	if o.Spec.NodeName != "" {
 		errs.CheckName("spec.nodeName", o.Spec.NodeName)
 	}
-	p := cluster.Pod{Namespace: namespace, Name: o.Name, Node: o.Spec.NodeName, HostNetwork: o.Spec.HostNetwork}
+	p := cluster.Pod{Namespace: namespace, Name: o.Name, Node: o.Spec.NodeName, HostNetwork: o.Spec.HostNetwork, Annotations: podspec.Select(o.Annotations)}
 	switch o.Status.Phase {
 	case corev1.PodSucceeded, corev1.PodFailed:
 		p.Finished = true
