@@ -31,6 +31,7 @@ type Fabric struct {
 	handles  map[string]*netlink.Handle
 	nodes    map[int]string
 	locators map[netip.Prefix]Announcement
+	outside  bool
 }
 
 // New makes the spines. MTU is that of every wire in bytes.
@@ -68,7 +69,9 @@ func (f *Fabric) plain(name string) error {
 		[2]string{"net/ipv6/conf/all/disable_ipv6", "0"},
 		[2]string{"net/ipv6/conf/default/disable_ipv6", "0"},
 		[2]string{"net/ipv6/conf/default/accept_dad", "0"},
-		[2]string{"net/ipv6/conf/default/accept_ra", "0"})
+		[2]string{"net/ipv6/conf/default/accept_ra", "0"},
+		[2]string{"net/ipv4/conf/all/rp_filter", "0"},
+		[2]string{"net/ipv4/conf/default/rp_filter", "0"})
 }
 
 func (f *Fabric) router(name string) error {
@@ -76,6 +79,7 @@ func (f *Fabric) router(name string) error {
 		return err
 	}
 	return ns.Sysctl(name,
+		[2]string{"net/ipv4/ip_forward", "1"},
 		[2]string{"net/ipv6/conf/all/forwarding", "1"},
 		[2]string{"net/ipv6/conf/default/forwarding", "1"},
 		[2]string{"net/ipv6/fib_multipath_hash_policy", "3"},
@@ -116,17 +120,34 @@ func (f *Fabric) AddNode(node int, name string, wholeFrames bool) error {
 			return err
 		}
 	}
-	if err := f.viaGateway(name, netip.PrefixFrom(netip.IPv6Unspecified(), 0), UplinkName, TorAddr(node)); err != nil {
+	if err := f.address(name, UplinkName, netip.PrefixFrom(NodeAddr4(node), 32)); err != nil {
+		return err
+	}
+	for _, all := range []netip.Addr{netip.IPv6Unspecified(), netip.IPv4Unspecified()} {
+		if err := f.viaGateway(name, netip.PrefixFrom(all, 0), UplinkName, TorAddr(node)); err != nil {
+			return err
+		}
+	}
+	if err := f.viaGateway(TorName(node), prefix4(node), torNodePort, NodeAddr(node)); err != nil {
 		return err
 	}
 	for other := range f.nodes {
 		if other == node {
 			continue
 		}
-		if err := f.routeFrom(node, other, NodePrefix(other)); err != nil {
-			return err
+		for _, p := range nodePrefixes(other) {
+			if err := f.routeFrom(node, other, p); err != nil {
+				return err
+			}
 		}
-		if err := f.routeFrom(other, node, NodePrefix(node)); err != nil {
+		for _, p := range nodePrefixes(node) {
+			if err := f.routeFrom(other, node, p); err != nil {
+				return err
+			}
+		}
+	}
+	if f.outside {
+		if err := f.routeOutside(node); err != nil {
 			return err
 		}
 	}
@@ -135,8 +156,13 @@ func (f *Fabric) AddNode(node int, name string, wholeFrames bool) error {
 			return err
 		}
 	}
-	return f.routeSpines(node, NodePrefix(node))
+	return errors.Join(f.routeSpines(node, NodePrefix(node)), f.routeSpines(node, prefix4(node)))
 }
+
+func prefix4(node int) netip.Prefix { return netip.PrefixFrom(NodeAddr4(node), 32) }
+
+// nodePrefixes are where a node's own addresses are.
+func nodePrefixes(node int) []netip.Prefix { return []netip.Prefix{NodePrefix(node), prefix4(node)} }
 
 // RemoveNode takes a node, its ToR and every route to it away, at once.
 func (f *Fabric) RemoveNode(node int) error {
@@ -152,7 +178,9 @@ func (f *Fabric) RemoveNode(node int) error {
 			errs = append(errs, f.withdraw(prefix))
 		}
 	}
-	errs = append(errs, f.unroute(NodePrefix(node)))
+	for _, p := range nodePrefixes(node) {
+		errs = append(errs, f.unroute(p))
+	}
 	for _, n := range []string{name, TorName(node)} {
 		if h := f.handles[n]; h != nil {
 			// Deleting one end of a wire deletes both, now: the namespace itself
@@ -222,10 +250,26 @@ func (f *Fabric) wire(nsA, nameA string, addrA netip.Addr, nsB, nameB string, ad
 		if err := h.LinkSetUp(link); err != nil {
 			return fmt.Errorf("wire %s/%s: up: %w", end.ns, end.name, err)
 		}
-		a := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(end.addr, 64)), Flags: unix.IFA_F_NODAD}
-		if err := h.AddrAdd(link, a); err != nil {
-			return fmt.Errorf("wire %s/%s: address %s: %w", end.ns, end.name, end.addr, err)
+		if err := f.address(end.ns, end.name, netip.PrefixFrom(end.addr, 64)); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// address puts an address on a link.
+func (f *Fabric) address(nsName, name string, addr netip.Prefix) error {
+	h := f.handles[nsName]
+	link, err := h.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("%s/%s: %w", nsName, name, err)
+	}
+	a := &netlink.Addr{IPNet: ipNet(addr)}
+	if addr.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	}
+	if err := h.AddrAdd(link, a); err != nil {
+		return fmt.Errorf("%s/%s: address %s: %w", nsName, name, addr, err)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -86,7 +87,9 @@ func (f *Fabric) routeFrom(from, to int, prefix netip.Prefix) error {
 			return fmt.Errorf("%s: route %s: port %s: %w", TorName(from), prefix, torPort(k), err)
 		}
 		_, spine := linkAddrs(from, k)
-		route.MultiPath = append(route.MultiPath, &netlink.NexthopInfo{LinkIndex: link.Attrs().Index, Gw: spine.AsSlice()})
+		hop := &netlink.NexthopInfo{LinkIndex: link.Attrs().Index}
+		hop.Gw, hop.Via = gatewayFor(prefix, spine)
+		route.MultiPath = append(route.MultiPath, hop)
 	}
 	if err := h.RouteReplace(route); err != nil {
 		return fmt.Errorf("%s: route %s: %w", TorName(from), prefix, err)
@@ -110,11 +113,20 @@ func (f *Fabric) viaGateway(nsName string, prefix netip.Prefix, port string, gat
 	if err != nil {
 		return fmt.Errorf("%s: route %s: port %s: %w", nsName, prefix, port, err)
 	}
-	route := &netlink.Route{Dst: ipNet(prefix), LinkIndex: link.Attrs().Index, Gw: gateway.AsSlice(), Protocol: unix.RTPROT_STATIC}
+	route := &netlink.Route{Dst: ipNet(prefix), LinkIndex: link.Attrs().Index, Protocol: unix.RTPROT_STATIC}
+	route.Gw, route.Via = gatewayFor(prefix, gateway)
 	if err := h.RouteReplace(route); err != nil {
 		return fmt.Errorf("%s: route %s: %w", nsName, prefix, err)
 	}
 	return nil
+}
+
+// gatewayFor is an IPv6 next hop as a route of the prefix's family takes it.
+func gatewayFor(prefix netip.Prefix, gateway netip.Addr) (net.IP, netlink.Destination) {
+	if prefix.Addr().Is4() {
+		return nil, &netlink.Via{AddrFamily: netlink.FAMILY_V6, Addr: gateway.AsSlice()}
+	}
+	return gateway.AsSlice(), nil
 }
 
 // unroute removes a prefix's routes from every router; the connected route of a

@@ -234,6 +234,10 @@ func probeUDP(nsName string, dst netip.AddrPort, size int) error {
 	return fmt.Errorf("%d bytes, %d times: %w", size, udpTries, last)
 }
 
+// EchoTCP connects from a namespace to an Echo, by whatever address leads there,
+// and wants size bytes back as they were sent.
+func EchoTCP(nsName string, dst netip.AddrPort, size int) error { return probeTCP(nsName, dst, size) }
+
 func probeTCP(nsName string, dst netip.AddrPort, size int) error {
 	c, err := dialTCP(nsName, dst, tcpTimeout)
 	if err != nil {

@@ -1,0 +1,30 @@
+package lab_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sidewinder-net/sidewinder/agent/config"
+	"github.com/sidewinder-net/sidewinder/test/lab"
+)
+
+// TestHostsServicesAndTheOutside: what is beside pods talking to pods works on
+// either dataplane. On a VPP node it is the kernel that carries it.
+func TestHostsServicesAndTheOutside(t *testing.T) {
+	t.Run("linux", func(t *testing.T) { tryWorld(t, newLab(t, lab.Options{Nodes: 2, Pods: 2, Paths: 2})) })
+	t.Run("vpp", func(t *testing.T) {
+		vpp := findVPP(t)
+		tryWorld(t, newLab(t, lab.Options{Nodes: 2, Pods: 2, Paths: 2, VPP: vpp, Dataplane: func(int) string { return config.DataplaneVPP }}))
+	})
+}
+
+func tryWorld(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	w, err := l.Surround(l.Node(1), l.Node(2))
+	require.NoError(t, err)
+	defer w.Close()
+	require.Len(t, w.Ways, 20)
+	require.NoError(t, w.Try(t.Context()))
+	requireReach(t, l)
+}
