@@ -88,15 +88,6 @@ func InterfaceSetMAC(i Index, m MAC) *Call {
 	})
 }
 
-// InterfaceSetInterrupt makes VPP sleep until packets come in on the
-// interface, instead of polling it.
-func InterfaceSetInterrupt(i Index) *Call {
-	req := &interfaces.SwInterfaceSetRxMode{SwIfIndex: i.api(), Mode: interface_types.RX_MODE_API_INTERRUPT}
-	return newCall(i.String(), req, func(r *interfaces.SwInterfaceSetRxModeReply) error {
-		return retvalError(req.GetMessageName(), r.Retval, nil)
-	})
-}
-
 // InterfaceSetUnnumbered lets interface i use the addresses of owner, which
 // turns on IPv4 on it; NoInterface as owner ends that.
 func InterfaceSetUnnumbered(i, owner Index) *Call {

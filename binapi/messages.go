@@ -69,6 +69,8 @@ func messages() []message {
 		{"", v2202, (*interfaces.SwInterfaceSetMacAddressReply)(nil)},
 		{"", v2202, (*interfaces.SwInterfaceSetRxMode)(nil)},
 		{"", v2202, (*interfaces.SwInterfaceSetRxModeReply)(nil)},
+		{"", v2202, (*interfaces.SwInterfaceRxPlacementDump)(nil)},
+		{"", v2202, (*interfaces.SwInterfaceRxPlacementDetails)(nil)},
 		{"", v2202, (*interfaces.SwInterfaceSetUnnumbered)(nil)},
 		{"", v2202, (*interfaces.SwInterfaceSetUnnumberedReply)(nil)},
 		{"", v2202, (*interfaces.SwInterfaceAddDelAddress)(nil)},

@@ -42,7 +42,7 @@ func (afXDP) attach(a *applier, p plan) (i binapi.Interface, fatal, err error) {
 
 func (afXDP) configure(a *applier, h held, p plan) (fatal, err error) { return a.settle(h, p) }
 func (afXDP) intact(_ *Backend, h held) bool                          { return linkIntact(h) }
-func (afXDP) stale(held, plan) bool                                   { return false }
+func (afXDP) stale(h held, p plan) bool                               { return !sameQueues(h.tag.rx, p.want.Rx) }
 
 // remove takes VPP off the link, which stays as it is.
 func (afXDP) remove(a *applier, h held) (fatal, err error) {

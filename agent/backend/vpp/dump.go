@@ -29,6 +29,7 @@ func (b *Backend) Dump(ctx context.Context) (dataplane.State, error) {
 // raw is what VPP holds, of everybody.
 type raw struct {
 	interfaces []binapi.Interface
+	rxQueues   []binapi.RxQueue
 	tables     []binapi.Table
 	sources    []binapi.FIBSource
 	neighbours []binapi.Neighbour
@@ -46,6 +47,7 @@ func (b *Backend) dump(ctx context.Context, c *binapi.Conn) (dataplane.State, er
 	var r raw
 	if err := do(ctx, c,
 		binapi.Interfaces(&r.interfaces),
+		binapi.RxQueues(&r.rxQueues),
 		binapi.IPTables(&r.tables),
 		binapi.FIBSources(&r.sources),
 		binapi.Neighbours(false, &r.neighbours),
@@ -74,7 +76,12 @@ func (b *Backend) dump(ctx context.Context, c *binapi.Conn) (dataplane.State, er
 	}
 
 	s := dataplane.New()
+	modes := map[binapi.Index][]binapi.RxMode{}
+	for _, q := range r.rxQueues {
+		modes[q.Interface] = append(modes[q.Interface], q.Mode)
+	}
 	for name, h := range v.byName {
+		h.modes = modes[h.Index]
 		s.Interfaces[dataplane.InterfaceKey(name)] = b.interfaceValue(h)
 	}
 	for _, p := range r.addresses {

@@ -16,9 +16,9 @@ const needsRepair = 1
 
 // interfaceValue reads an interface back, as it was asked for.
 func (b *Backend) interfaceValue(h held) dataplane.Interface {
-	v := dataplane.Interface{Role: dataplane.InterfaceRole(h.tag.role), MTU: uint16(h.MTU), MAC: dataplane.MAC(h.MAC)}
+	v := dataplane.Interface{Role: dataplane.InterfaceRole(h.tag.role), MTU: uint16(h.MTU), MAC: dataplane.MAC(h.MAC), Rx: h.tag.rx}
 	d, ok := driverOf(h.Interface)
-	if wanted, err := b.driverFor(v.Role); !ok || err != nil || d != wanted || !h.AdminUp || !d.intact(b, h) {
+	if wanted, err := b.driverFor(v.Role); !ok || err != nil || d != wanted || !h.AdminUp || !h.receivesAs() || !d.intact(b, h) {
 		v.MTU = needsRepair
 		return v
 	}
@@ -56,10 +56,14 @@ func (a *applier) setInterface(name string, want dataplane.Interface) (fatal, er
 	if err != nil {
 		return nil, err
 	}
+	if err := checkRx(want.Rx); err != nil {
+		return nil, err
+	}
 	p, fatal, err := d.plan(a, name, want)
 	if fatal != nil || err != nil {
 		return fatal, err
 	}
+	p.tag.rx = want.Rx
 	if parked, ok := a.view.parked[name]; ok {
 		// It is set up anew below, whatever it was.
 		a.view.byName[name], a.view.byIndex[parked.Index] = parked, name
@@ -104,7 +108,7 @@ func (a *applier) createInterface(d driver, p plan) (h held, fatal, err error) {
 	if fatal, err := a.do(binapi.InterfaceSetTag(i.Index, p.tag.String())); fatal != nil || err != nil {
 		return held{}, fatal, err
 	}
-	h = held{i, p.tag}
+	h = held{Interface: i, tag: p.tag}
 	a.view.byName[p.name], a.view.byIndex[i.Index] = h, p.name
 	return h, nil, nil
 }
@@ -140,22 +144,27 @@ func (a *applier) settle(h held, p plan, more ...*binapi.Call) (fatal, err error
 	ip6 := binapi.InterfaceEnableIP6(h.Index)
 	calls = append(calls, ip6, binapi.InterfaceSuppressRA(h.Index))
 	calls = append(calls, more...)
-	interrupt := binapi.InterfaceSetInterrupt(h.Index)
-	calls = append(calls, interrupt, binapi.InterfaceSetUp(h.Index, true), binapi.InterfaceSetTag(h.Index, p.tag.String()))
+	rx := binapi.InterfaceSetRxMode(h.Index, rxModes()[p.want.Rx.Mode])
+	calls = append(calls, rx, binapi.InterfaceSetUp(h.Index, true), binapi.InterfaceSetTag(h.Index, p.tag.String()))
 	if fatal := a.c.Do(a.ctx, calls...); fatal != nil {
 		return fatal, nil
 	}
+	polls := false
 	for _, call := range calls {
 		switch {
 		case call.Err == nil:
-		case call == interrupt:
+		case call == rx:
 			// Polling works as well; it costs a core.
-			a.log.WithError(call.Err).WithField("interface", p.name).Warn("VPP polls this interface: interrupt mode was refused")
+			a.log.WithError(call.Err).WithField("interface", p.name).Warnf("VPP polls this interface: rx mode %q was refused", p.want.Rx.Mode)
+			polls = true
 		case call == ip6 && binapi.Retval(call.Err) == binapi.RetvalValueExists:
 			// On already.
 		default:
 			return nil, call.Err
 		}
+	}
+	if polls {
+		return a.do(binapi.InterfaceSetTag(h.Index, p.tag.with(flagPolls, true).String()))
 	}
 	return nil, nil
 }

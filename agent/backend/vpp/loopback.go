@@ -40,7 +40,7 @@ func (a *applier) makeLoopback() error {
 		if err := do(a.ctx, a.c, binapi.InterfaceSetTag(index, t.String())); err != nil {
 			return err
 		}
-		a.view.lo = &held{binapi.Interface{Index: index}, t}
+		a.view.lo = &held{Interface: binapi.Interface{Index: index}, tag: t}
 	}
 	if a.view.lo.AdminUp {
 		return nil

@@ -3,6 +3,8 @@ package vpp
 import (
 	"strconv"
 	"strings"
+
+	"github.com/sidewinder-net/sidewinder/agent/dataplane"
 )
 
 // tagPrefix begins the tag of every interface of ours.
@@ -18,7 +20,9 @@ const roleLoopback = "lo"
 const roleParked = "parked"
 
 // tag is the memory that VPP keeps for us with an interface. Its text is
-// "sidewinder:<role>:<linux name>:<ifindex>:<flags>", at most 63 bytes.
+// "sidewinder:<role>:<linux name>:<ifindex>:<flags>:<rx>:<detail>", at most 63
+// bytes: with the longest of all others, 11 are left for detail. What is empty
+// at the end is left out.
 type tag struct {
 	role string
 	// name of the kernel link.
@@ -28,12 +32,19 @@ type tag struct {
 	ifindex int
 	// flags, one letter each, sorted.
 	flags string
+	// rx is how it was asked to receive.
+	rx dataplane.Rx
+	// detail is its driver's, without colons.
+	detail string
 }
 
-// Flags of an interface: what was left as it is.
+// Flags of an interface.
 const (
+	// What was left as it is.
 	flagMACAsIs = 'a'
 	flagMTUAsIs = 't'
+	// flagPolls: VPP refused to wait for packets, and polls.
+	flagPolls = 'p'
 )
 
 // Flags of the loopback: the settings that are in force. VPP itself does not
@@ -46,7 +57,14 @@ const (
 )
 
 func (t tag) String() string {
-	return tagPrefix + t.role + ":" + t.name + ":" + strconv.Itoa(t.ifindex) + ":" + t.flags
+	s := tagPrefix + t.role + ":" + t.name + ":" + strconv.Itoa(t.ifindex) + ":" + t.flags
+	if rx := formatRx(t.rx); rx != "" || t.detail != "" {
+		s += ":" + rx
+	}
+	if t.detail != "" {
+		s += ":" + t.detail
+	}
+	return s
 }
 
 func (t tag) has(flag rune) bool { return strings.ContainsRune(t.flags, flag) }
@@ -54,7 +72,7 @@ func (t tag) has(flag rune) bool { return strings.ContainsRune(t.flags, flag) }
 // with returns the tag with a flag set or cleared.
 func (t tag) with(flag rune, on bool) tag {
 	var out strings.Builder
-	for _, f := range "aflhst" {
+	for _, f := range "aflhpst" {
 		if f == flag && on || f != flag && t.has(f) {
 			out.WriteRune(f)
 		}
@@ -83,6 +101,15 @@ func parseTag(s string) (tag, bool) {
 	}
 	if len(parts) > 3 {
 		t.flags = parts[3]
+	}
+	if len(parts) > 4 {
+		var ok bool
+		if t.rx, ok = parseRx(parts[4]); !ok {
+			return tag{}, false
+		}
+	}
+	if len(parts) > 5 {
+		t.detail = parts[5]
 	}
 	return t, true
 }

@@ -12,6 +12,8 @@ import (
 type held struct {
 	binapi.Interface
 	tag tag
+	// modes of its queues, where they were read.
+	modes []binapi.RxMode
 }
 
 // view is VPP's interfaces as they were a moment ago.
@@ -34,11 +36,11 @@ func newView(all []binapi.Interface) *view {
 		case !ok:
 			v.others = append(v.others, i)
 		case t.role == roleLoopback:
-			v.lo = &held{i, t}
+			v.lo = &held{Interface: i, tag: t}
 		case t.role == roleParked:
-			v.parked[t.name] = held{i, t}
+			v.parked[t.name] = held{Interface: i, tag: t}
 		default:
-			v.byName[t.name] = held{i, t}
+			v.byName[t.name] = held{Interface: i, tag: t}
 			v.byIndex[i.Index] = t.name
 		}
 	}
