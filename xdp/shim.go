@@ -1,0 +1,245 @@
+package xdp
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/cilium/ebpf"
+)
+
+// Mode says who gets an interface's packets.
+type Mode uint32
+
+// The modes. A shim that is loaded anew is in ModeKernel.
+const (
+	// ModeKernel: all packets go to the kernel.
+	ModeKernel Mode = 0
+	// ModeVPP: VPP gets what the tables give it.
+	ModeVPP Mode = 1
+	// ModeHeld is ModeKernel by somebody's order: whoever turns interfaces to
+	// VPP by itself leaves this one alone.
+	ModeHeld Mode = 2
+)
+
+func (m Mode) String() string {
+	switch m {
+	case ModeKernel:
+		return "kernel"
+	case ModeVPP:
+		return "vpp"
+	case ModeHeld:
+		return "held"
+	}
+	return fmt.Sprintf("mode %d", uint32(m))
+}
+
+// Role says what an interface is for, and so how its packets are read.
+type Role uint32
+
+// The roles. A shim that is loaded anew has RoleNone, and all its packets go to
+// the kernel.
+const (
+	RoleNone   Role = 0
+	RoleUplink Role = 1
+	RolePod    Role = 2
+)
+
+func (r Role) String() string {
+	switch r {
+	case RoleNone:
+		return "none"
+	case RoleUplink:
+		return "uplink"
+	case RolePod:
+		return "pod"
+	}
+	return fmt.Sprintf("role %d", uint32(r))
+}
+
+// The places of the settings map.
+const (
+	settingMode uint32 = 0
+	settingRole uint32 = 1
+)
+
+// The places of the tables map.
+const (
+	slotUplink uint32 = 0
+	slotPod    uint32 = 1
+)
+
+// The ways a packet goes, by the numbers of enum counter in shim.c.
+const (
+	countVPP = iota
+	countNoSocket
+	countKernelMode
+	countKernelTable
+	countKernelInner
+	countKernelFlow
+	countNotIP
+	countVLAN
+	countMulticast
+	countOptions
+	countFragment
+	countMalformed
+	counterNumber
+)
+
+// counterNames are the keys of Shim.Counters.
+func counterNames() [counterNumber]string {
+	return [counterNumber]string{
+		countVPP:         "vpp",
+		countNoSocket:    "no-socket",
+		countKernelMode:  "kernel-mode",
+		countKernelTable: "kernel-table",
+		countKernelInner: "kernel-inner",
+		countKernelFlow:  "kernel-flow",
+		countNotIP:       "not-ip",
+		countVLAN:        "vlan",
+		countMulticast:   "multicast",
+		countOptions:     "options",
+		countFragment:    "fragment",
+		countMalformed:   "malformed",
+	}
+}
+
+// Shim is the shim of one link: its program and its own maps, which live in the
+// kernel for as long as the program is attached, also without this process.
+type Shim struct {
+	linkIndex int
+	linkName  string
+	programID uint32
+	// attachFlags are how Attach attached it, for Detach; 0 after Find.
+	attachFlags int
+
+	program *ebpf.Program // nil after Find
+	maps    shimMaps
+}
+
+// LinkIndex is the link's number in its network namespace.
+func (s *Shim) LinkIndex() int { return s.linkIndex }
+
+// LinkName is the link's name when it was found.
+func (s *Shim) LinkName() string { return s.linkName }
+
+// ProgramID is the kernel's number of the program, new with each load: VPP loads
+// the shim anew at each start.
+func (s *Shim) ProgramID() uint32 { return s.programID }
+
+func (s *Shim) wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("link %s: XDP shim (program %d): %s: %w", s.linkName, s.programID, what, err)
+}
+
+// Mode reads the mode.
+func (s *Shim) Mode() (Mode, error) {
+	v, err := s.setting(settingMode)
+	return Mode(v), s.wrap("read mode", err)
+}
+
+// SetMode sets the mode. It is one write, and holds for the next packet.
+func (s *Shim) SetMode(m Mode) error {
+	if m > ModeHeld {
+		return s.wrap("set mode", fmt.Errorf("%s is none of kernel, vpp, held", m))
+	}
+	return s.wrap("set mode "+m.String(), s.maps.Settings.Put(settingMode, uint32(m)))
+}
+
+// Role reads the role.
+func (s *Shim) Role() (Role, error) {
+	v, err := s.setting(settingRole)
+	return Role(v), s.wrap("read role", err)
+}
+
+func (s *Shim) setting(which uint32) (v uint32, err error) {
+	err = s.maps.Settings.Lookup(which, &v)
+	return v, err
+}
+
+// Bind gives the shim the node's tables, and then its role: from then on it
+// redirects what they give VPP, if it is in ModeVPP. Binding anew to the same is
+// cheap; for new tables the kernel waits for packets under way, some
+// milliseconds: bind many links at the same time, from many goroutines.
+//
+// The shim keeps the tables: they outlive t and this process.
+func (s *Shim) Bind(r Role, t *Tables) error {
+	if r != RoleUplink && r != RolePod {
+		return s.wrap("bind", fmt.Errorf("role %s: want uplink or pod", r))
+	}
+	var wg sync.WaitGroup
+	var tablesErr, flowsErr error
+	wg.Go(func() { tablesErr = bindSlots(s.maps.Tables, t.uplink, t.pods) })
+	wg.Go(func() { flowsErr = bindSlots(s.maps.Flows, t.flows) })
+	wg.Wait()
+	if err := errors.Join(tablesErr, flowsErr); err != nil {
+		return s.wrap("bind tables", err)
+	}
+	return s.wrap("set role "+r.String(), s.maps.Settings.Put(settingRole, uint32(r)))
+}
+
+// bindSlots makes outer hold exactly these maps, in slots 0, 1, ...
+func bindSlots(outer *ebpf.Map, inner ...*ebpf.Map) error {
+	keys := make([]uint32, len(inner))
+	fds := make([]uint32, len(inner))
+	same := true
+	for i, m := range inner {
+		keys[i], fds[i] = uint32(i), uint32(m.FD())
+		info, err := m.Info()
+		if err != nil {
+			return err
+		}
+		want, ok := info.ID()
+		var have uint32
+		err = outer.Lookup(keys[i], &have)
+		same = same && ok && err == nil && have == uint32(want)
+	}
+	if same {
+		return nil
+	}
+	// One wait of the kernel's for all slots, where it has batches for such maps.
+	if _, err := outer.BatchUpdate(keys, fds, nil); err == nil {
+		return nil
+	}
+	for i := range keys {
+		if err := outer.Put(keys[i], fds[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Counters are the packets since the shim was loaded, by which way they went and
+// why, summed over all CPUs. All names are always there; the package comment
+// says what they mean.
+func (s *Shim) Counters() (map[string]uint64, error) {
+	counters := make(map[string]uint64, counterNumber)
+	var perCPU []uint64
+	for i, name := range counterNames() {
+		if err := s.maps.Counters.Lookup(uint32(i), &perCPU); err != nil {
+			return nil, s.wrap("read counter "+name, err)
+		}
+		for _, n := range perCPU {
+			counters[name] += n
+		}
+	}
+	return counters, nil
+}
+
+// RegisterSocket lets the packets of a queue go to an AF_XDP socket, which is
+// bound to that queue: what VPP does for its own sockets. The entry goes with
+// the socket.
+func (s *Shim) RegisterSocket(queue uint32, fd int) error {
+	return s.wrap(fmt.Sprintf("register socket on queue %d", queue), s.maps.XsksMap.Put(queue, uint32(fd)))
+}
+
+// Close lets go of the descriptors. The program stays attached.
+func (s *Shim) Close() error {
+	err := s.maps.Close()
+	if s.program != nil {
+		err = errors.Join(err, s.program.Close())
+	}
+	return s.wrap("close", err)
+}
