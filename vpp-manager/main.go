@@ -22,7 +22,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(log), findCommand())
+	root.AddCommand(runCommand(log), findCommand(), preflightCommand())
 	err := root.ExecuteContext(ctx)
 	stop()
 	if err != nil {

@@ -1,0 +1,118 @@
+package preflight
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// check is one row of the table.
+type check struct {
+	// name is stable over releases: scripts and the documentation use it.
+	name, title string
+	// start: what fails here keeps VPP, or its interfaces, from starting. These
+	// are the checks of Quick; none of them starts VPP or takes long.
+	start bool
+	// skip says why the options do not need the check; nil or "": they do.
+	skip func(o Options) string
+	run  func(ctx context.Context, in input) []Finding
+}
+
+// input is what a check works on.
+type input struct {
+	Machine
+	Options
+	// features are tried once, when a check first asks.
+	features func() Features
+	// uplinks likewise.
+	uplinks func() ([]Link, []Finding)
+}
+
+func one(f func(in input) Finding) func(context.Context, input) []Finding {
+	return func(_ context.Context, in input) []Finding { return []Finding{f(in)} }
+}
+
+// each runs f on every uplink that exists.
+func each(f func(in input, l Link) Finding) func(context.Context, input) []Finding {
+	return func(_ context.Context, in input) []Finding {
+		links, _ := in.uplinks()
+		var out []Finding
+		for _, l := range links {
+			out = append(out, f(in, l).of(l.Name))
+		}
+		if out == nil {
+			out = append(out, skipped("no uplink to look at"))
+		}
+		return out
+	}
+}
+
+// needs skips a check unless uplinks or pods have one of the drivers.
+func needs(drivers ...Driver) func(Options) string {
+	return func(o Options) string {
+		if slices.ContainsFunc(drivers, o.uses) {
+			return ""
+		}
+		return "only for " + joinDrivers(drivers)
+	}
+}
+
+// uplinkNeeds skips a check unless the uplinks have one of the drivers.
+func uplinkNeeds(drivers ...Driver) func(Options) string {
+	return func(o Options) string {
+		if slices.Contains(drivers, o.Driver) {
+			return ""
+		}
+		return "only for uplinks with " + joinDrivers(drivers)
+	}
+}
+
+// Run makes all checks. It takes a second or two: VPP is started for one of
+// them.
+func Run(ctx context.Context, m Machine, o Options) Report {
+	return run(ctx, m, o, func(check) bool { return true })
+}
+
+// Quick makes the checks whose failure would keep VPP or its interfaces from
+// starting, without starting VPP, in a fraction of a second. The error is
+// ErrNotReady, with what was found and how to fix it.
+func Quick(ctx context.Context, o Options) error {
+	return QuickReport(ctx, ThisMachine(), o).Err(false)
+}
+
+// QuickReport is Quick with the warnings.
+func QuickReport(ctx context.Context, m Machine, o Options) Report {
+	return run(ctx, m, o, func(c check) bool { return c.start })
+}
+
+func run(ctx context.Context, m Machine, o Options, want func(check) bool) Report {
+	in := input{Machine: m, Options: o}
+	in.features = sync.OnceValue(func() Features { return m.Try(ctx) })
+	in.uplinks = sync.OnceValues(in.findUplinks)
+	r := Report{Version: Version, Verdict: OK, Options: o}
+	for _, c := range checks() {
+		if !want(c) {
+			continue
+		}
+		var found []Finding
+		if c.skip != nil {
+			if why := c.skip(o); why != "" {
+				found = []Finding{skipped("%s", why)}
+			}
+		}
+		if found == nil {
+			found = c.run(ctx, in)
+		}
+		for _, f := range found {
+			f.Found, f.Fix = oneLine(f.Found), oneLine(f.Fix)
+			r.Results = append(r.Results, Result{Check: c.name, Title: c.title, Finding: f})
+			if f.Verdict.severity() > r.Verdict.severity() {
+				r.Verdict = f.Verdict
+			}
+		}
+	}
+	return r
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

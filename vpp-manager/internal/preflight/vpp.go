@@ -1,0 +1,216 @@
+package preflight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/util/version"
+
+	"github.com/sidewinder-net/sidewinder/binapi"
+	"github.com/sidewinder-net/sidewinder/vpp-manager/find"
+	"github.com/sidewinder-net/sidewinder/vpp-manager/internal/startup"
+)
+
+// knownVPP is the release that all tests run with.
+const knownVPP = "25.10"
+
+const installVPP = "install VPP " + knownVPP + " with its plugins, or name the one to use with --vpp or $" + find.Env
+
+func vppBinary(in input) Finding {
+	v, err := in.Locate(in.VPP)
+	if err != nil {
+		return failure(installVPP, "%v", err)
+	}
+	return ok("%s (from %s)", v.Path, v.From)
+}
+
+// pluginsOf are VPP's plugins for the drivers of uplinks and pods. The driver of
+// taps is part of VPP itself.
+func pluginsOf(o Options) []string {
+	var out []string
+	for _, d := range []Driver{AFXDP, AFPacket, DPDK, Memif} {
+		if o.uses(d) {
+			out = append(out, string(d)+"_plugin.so")
+		}
+	}
+	return out
+}
+
+func vppPlugins(in input) Finding {
+	need := pluginsOf(in.Options)
+	if len(need) == 0 {
+		return skipped("no driver chosen that needs one")
+	}
+	v, err := in.Locate(in.VPP)
+	if err != nil {
+		return skipped("VPP was not found")
+	}
+	have := map[string]bool{}
+	for _, p := range in.Installed(v.Path, need) {
+		have[p] = true
+	}
+	var missing []string
+	for _, p := range need {
+		if !have[p] {
+			missing = append(missing, p)
+		}
+	}
+	if len(missing) > 0 {
+		return failure("install the package vpp-plugin-core (and vpp-plugin-dpdk for dpdk) of the same version, or choose another driver",
+			"%s not in the vpp_plugins folder beside %s", strings.Join(missing, ", "), v.Path)
+	}
+	return ok("%s", strings.Join(need, ", "))
+}
+
+func vppAPI(ctx context.Context, in input) []Finding {
+	if _, err := in.Locate(in.VPP); err != nil {
+		return []Finding{skipped("VPP was not found")}
+	}
+	var groups []binapi.Group
+	if in.uses(AFXDP) {
+		groups = append(groups, binapi.GroupAFXDP)
+	}
+	if in.uses(AFPacket) {
+		groups = append(groups, binapi.GroupAFPacket)
+	}
+	v, err := in.Find(ctx, in.VPP, groups...)
+	var lacks *binapi.IncompatibleError
+	switch {
+	case errors.As(err, &lacks):
+		return []Finding{failure("use VPP "+knownVPP, "%v", lacks)}
+	case err != nil:
+		return []Finding{failure("start it by hand with the configuration that `vpp-manager run` writes, and see what it says", "%v", err)}
+	}
+	return []Finding{judgeVersion(v.Version)}
+}
+
+// release is the number at the beginning of VPP's version text, such as
+// 25.10-release or 26.02-rc0~12-gabcdef.
+var release = regexp.MustCompile(`^\d+\.\d+`)
+
+func judgeVersion(text string) Finding {
+	got, err := version.ParseGeneric(release.FindString(text))
+	if err != nil {
+		return warning("use VPP "+knownVPP, "it has the messages, and a version that is no number: %q", text)
+	}
+	known := version.MustParseGeneric(knownVPP)
+	if got.Major() == known.Major() && got.Minor() == known.Minor() {
+		return ok("%s, all messages", text)
+	}
+	word := "newer"
+	if got.LessThan(known) {
+		word = "older"
+	}
+	return warning("use VPP "+knownVPP+", or try this one with your traffic first",
+		"%s has all messages, and is %s than %s, the release that Sidewinder is tested with", text, word, knownVPP)
+}
+
+// otherVPP is a VPP process.
+type otherVPP struct {
+	pid, conf string
+	// here: in the network namespace of this process.
+	here bool
+}
+
+// runningVPPs finds VPPs by the name that VPP gives its main thread.
+func runningVPPs(m Machine) []otherVPP {
+	mine := m.link("proc/self/ns/net")
+	var out []otherVPP
+	for _, comm := range m.glob("proc/[0-9]*/comm") {
+		if m.text(comm) != "vpp_main" {
+			continue
+		}
+		dir := filepath.Dir(comm)
+		args := strings.Split(m.text(filepath.Join(dir, "cmdline")), "\x00")
+		o := otherVPP{pid: filepath.Base(dir), here: m.link(filepath.Join(dir, "ns/net")) == mine}
+		for i, a := range args {
+			if a == "-c" && i+1 < len(args) {
+				o.conf = args[i+1]
+			}
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+func vppRunning(_ context.Context, in input) []Finding {
+	conf := startup.Config{RunDir: in.RunDir}.ConfFile()
+	var out []Finding
+	elsewhere := 0
+	for _, o := range runningVPPs(in.Machine) {
+		switch {
+		case o.conf == conf:
+			out = append(out, failure("stop it with its vpp-manager (SIGTERM), or choose another --run-dir",
+				"a VPP runs with this run directory, %s", in.RunDir).of("process "+o.pid))
+		case o.here:
+			out = append(out, warning("stop it if it uses the same interfaces; systemctl disable --now vpp for a distribution's service",
+				"another VPP runs in this network namespace, with %s", orUnknown(o.conf)).of("process "+o.pid))
+		default:
+			elsewhere++
+		}
+	}
+	switch {
+	case out != nil:
+	case elsewhere > 0:
+		out = append(out, ok("none in this network namespace, %d in others", elsewhere))
+	default:
+		out = append(out, ok("none"))
+	}
+	return out
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "a configuration that cannot be read"
+	}
+	return s
+}
+
+func runDir(in input) Finding {
+	dir, err := filepath.Abs(in.RunDir)
+	if err == nil {
+		err = startup.CheckRunDir(dir)
+	}
+	if err != nil {
+		return failure("choose another --run-dir", "%v", err)
+	}
+	// The first parent that is there decides.
+	for at := dir; ; at = filepath.Dir(at) {
+		st, err := os.Stat(in.path(at))
+		if errors.Is(err, os.ErrNotExist) && at != "/" {
+			continue
+		}
+		switch {
+		case err != nil:
+			return failure("choose another --run-dir", "%v", err)
+		case !st.IsDir():
+			return failure("choose another --run-dir", "%s is not a folder", at)
+		}
+		if err := unix.Access(in.path(at), unix.W_OK|unix.X_OK); err != nil {
+			return failure("choose another --run-dir, or run as root", "%s cannot be written to: %v", at, err)
+		}
+		if at == dir {
+			return ok("%s", dir)
+		}
+		return ok("%s, to be made in %s", dir, at)
+	}
+}
+
+// bytesText writes a number of bytes for people.
+func bytesText(n uint64) string {
+	switch {
+	case n >= 10<<30:
+		return fmt.Sprintf("%d GiB", n>>30)
+	case n >= 1<<20:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n >= 1<<10:
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d bytes", n)
+}
