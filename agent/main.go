@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -14,13 +13,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/sidewinder-net/sidewinder/agent/backend/linux"
-	"github.com/sidewinder-net/sidewinder/agent/backend/vpp"
 	"github.com/sidewinder-net/sidewinder/agent/cniserver"
 	"github.com/sidewinder-net/sidewinder/agent/config"
 	"github.com/sidewinder-net/sidewinder/agent/controller"
-	"github.com/sidewinder-net/sidewinder/agent/dataplane"
-	"github.com/sidewinder-net/sidewinder/agent/reconcile"
 	"github.com/sidewinder-net/sidewinder/agent/source/file"
 	"github.com/sidewinder-net/sidewinder/agent/underlay"
 )
@@ -51,12 +46,6 @@ func main() {
 	}
 }
 
-// backend is a dataplane with what the wiring needs beside.
-type backend interface {
-	dataplane.Backend
-	Version() string
-}
-
 func run(ctx context.Context, cfg config.Config) error {
 	log := logrus.New()
 	level, err := logrus.ParseLevel(cfg.LogLevel)
@@ -74,15 +63,7 @@ func run(ctx context.Context, cfg config.Config) error {
 	ctl := controller.New(controller.Options{
 		Config: cfg, Source: src, Underlay: kernel, Log: log.WithField("component", "controller"),
 		Connect: func(ctx context.Context, uplinks []string) (controller.Dataplane, error) {
-			be, changes, err := open(ctx, cfg, uplinks, log.WithField("component", "dataplane"))
-			if err != nil {
-				return controller.Dataplane{}, err
-			}
-			rec := reconcile.New(reconcile.Options{Backend: be, Resync: cfg.ResyncInterval, Log: log.WithField("component", "reconcile")})
-			g.Go(func() error { return errors.Join(rec.Run(ctx), be.Close()) })
-			g.Go(func() error { return follow(ctx, changes, rec) })
-			log.WithFields(logrus.Fields{"dataplane": cfg.Dataplane, "version": be.Version(), "uplinks": uplinks}).Info("connected")
-			return controller.Dataplane{Reconciler: rec, Version: be.Version}, nil
+			return connect(ctx, g, cfg, uplinks, log)
 		},
 	})
 	srv, err := cniserver.New(cniserver.Options{
@@ -99,39 +80,4 @@ func run(ctx context.Context, cfg config.Config) error {
 	g.Go(func() error { return ctl.Run(ctx, srv) })
 	log.WithField("node", cfg.NodeName).Info("started")
 	return g.Wait()
-}
-
-// follow has the dataplane compared whenever it may have changed by itself.
-func follow(ctx context.Context, changes <-chan struct{}, rec *reconcile.Reconciler) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-changes:
-			rec.Trigger()
-		}
-	}
-}
-
-// open gives the dataplane, and a channel that signals when something in it may
-// have changed by itself.
-func open(ctx context.Context, cfg config.Config, uplinks []string, log *logrus.Entry) (backend, <-chan struct{}, error) {
-	if cfg.Dataplane == config.DataplaneVPP {
-		be, err := vpp.New(ctx, vpp.Options{
-			Socket: cfg.VPP.Socket, Locator: cfg.BlockPrefix, UplinkDriver: cfg.VPP.UplinkDriver, PodDriver: cfg.VPP.PodDriver, Log: log,
-		})
-		if err != nil {
-			return nil, nil, err
-		}
-		return be, be.Watch(ctx), nil
-	}
-	be, err := linux.New(linux.Options{Uplinks: uplinks, Log: log})
-	if err != nil {
-		return nil, nil, err
-	}
-	changes, err := be.Watch(ctx)
-	if err != nil {
-		return nil, nil, errors.Join(err, be.Close())
-	}
-	return be, changes, nil
 }

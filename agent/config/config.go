@@ -10,12 +10,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/sidewinder-net/sidewinder/agent/dataplane"
 	cniapi "github.com/sidewinder-net/sidewinder/cni/api"
 )
 
@@ -68,11 +70,30 @@ type Config struct {
 type VPP struct {
 	// Socket is VPP's binary API socket.
 	Socket string `yaml:"socket"`
-	// UplinkDriver is "af_packet" or "af_xdp".
+	// UplinkDriver is "af_xdp" (shared by the XDP shim), "af_packet" or "dpdk"
+	// (the NIC is VPP's, see vpp-manager).
 	UplinkDriver string `yaml:"uplinkDriver"`
-	// PodDriver is "af_xdp" or "af_packet".
+	// PodDriver is "af_xdp", "af_packet" or "tap".
 	PodDriver string `yaml:"podDriver"`
+	// UplinkRxMode and PodRxMode are when VPP looks for packets: "interrupt",
+	// "adaptive" or "polling". A pod's annotation comes before PodRxMode.
+	UplinkRxMode dataplane.RxMode `yaml:"uplinkRxMode"`
+	PodRxMode    dataplane.RxMode `yaml:"podRxMode"`
+	// KernelFlows is how many connections the shim remembers that go through
+	// the kernel (services, the world outside).
+	KernelFlows int `yaml:"kernelFlows"`
+	// FailClosed: pods under a policy that only VPP enforces get no traffic
+	// while VPP is down. Without such policies it changes nothing.
+	FailClosed bool `yaml:"failClosed"`
 }
+
+// Drivers by which VPP has a link.
+const (
+	DriverAFXDP    = "af_xdp"
+	DriverAFPacket = "af_packet"
+	DriverDPDK     = "dpdk"
+	DriverTap      = "tap"
+)
 
 // EncapOverhead is what a policy of one segment costs in bytes: an IPv6 header
 // and no SRH (H.Encaps.Red, RFC 8986 §5.2).
@@ -96,8 +117,11 @@ func Default() Config {
 		LogLevel:       "info",
 		VPP: VPP{
 			Socket:       "/run/vpp/api.sock",
-			UplinkDriver: "af_packet",
-			PodDriver:    "af_xdp",
+			UplinkDriver: DriverAFXDP,
+			PodDriver:    DriverAFXDP,
+			UplinkRxMode: dataplane.RxInterrupt,
+			PodRxMode:    dataplane.RxInterrupt,
+			KernelFlows:  65536,
 		},
 	}
 }
@@ -230,10 +254,18 @@ func (c *Config) check() []*fieldError {
 		}
 		seen[u] = true
 	}
-	for _, f := range [][2]string{{"vpp.uplinkDriver", c.VPP.UplinkDriver}, {"vpp.podDriver", c.VPP.PodDriver}} {
-		if f[1] != "af_packet" && f[1] != "af_xdp" {
-			bad(f[0], "%q is not one of \"af_packet\", \"af_xdp\"", f[1])
+	oneOf := func(field, value string, of ...string) {
+		if !slices.Contains(of, value) {
+			bad(field, "%q is not one of %q", value, of)
 		}
+	}
+	oneOf("vpp.uplinkDriver", c.VPP.UplinkDriver, DriverAFXDP, DriverAFPacket, DriverDPDK)
+	oneOf("vpp.podDriver", c.VPP.PodDriver, DriverAFXDP, DriverAFPacket, DriverTap)
+	for field, m := range map[string]dataplane.RxMode{"vpp.uplinkRxMode": c.VPP.UplinkRxMode, "vpp.podRxMode": c.VPP.PodRxMode} {
+		oneOf(field, string(m), string(dataplane.RxInterrupt), string(dataplane.RxAdaptive), string(dataplane.RxPolling))
+	}
+	if c.VPP.KernelFlows < 1024 || c.VPP.KernelFlows > 1<<22 {
+		bad("vpp.kernelFlows", "%d is not between 1024 and %d; leave it out for 65536", c.VPP.KernelFlows, 1<<22)
 	}
 	return errs
 }

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -23,6 +24,7 @@ import (
 	"github.com/sidewinder-net/sidewinder/agent/reconcile"
 	"github.com/sidewinder-net/sidewinder/agent/source"
 	"github.com/sidewinder-net/sidewinder/agent/status"
+	"github.com/sidewinder-net/sidewinder/agent/switchover"
 	"github.com/sidewinder-net/sidewinder/agent/underlay"
 )
 
@@ -43,9 +45,29 @@ type Endpoints interface {
 
 // Dataplane is what Connect gives.
 type Dataplane struct {
-	Reconciler *reconcile.Reconciler
+	// Kernel is there on every node.
+	Kernel *reconcile.Reconciler
+	// VPP is nil on a node without.
+	VPP *VPP
 	// Version of VPP or the kernel, for people.
 	Version func() string
+}
+
+// VPP is the dataplane beside the kernel.
+type VPP struct {
+	Reconciler *reconcile.Reconciler
+	Gate       Gate
+}
+
+// Gate switches the traffic between VPP and the kernel.
+type Gate interface {
+	// Narrow takes from VPP what it is not to carry any more.
+	Narrow(dataplane.Redirects)
+	// Want says what VPP is to carry once it has worked on this generation.
+	Want(dataplane.Redirects, switchover.Links, uint64)
+	// Active reports whether VPP carries the traffic.
+	Active() bool
+	Status() status.Dataplane
 }
 
 // Options for New.
@@ -74,7 +96,9 @@ type Controller struct {
 	objs     source.Objects
 	underlay cluster.Underlay
 	snapshot cluster.Snapshot
-	result   compile.Result
+	result   compile.Result // the kernel's
+	// vppGeneration is VPP's newest desired state.
+	vppGeneration uint64
 	// leaving are the objects of endpoints that are gone from the snapshot and
 	// not yet confirmed to be gone from the dataplane.
 	leaving map[string][]dataplane.Key
@@ -256,7 +280,7 @@ func ipv6Address(n cluster.Node) (netip.Addr, bool) {
 // The error says why the outcome is not all that it could be; the generation is
 // 0 when there is none yet. c.mu is held.
 func (c *Controller) recompute() (uint64, error) {
-	if !c.self.Locator.IsValid() || c.dataplane.Reconciler == nil {
+	if !c.self.Locator.IsValid() || c.dataplane.Kernel == nil {
 		return 0, errors.New("this node has no identity yet")
 	}
 	var targets []underlay.Target
@@ -274,13 +298,14 @@ func (c *Controller) recompute() (uint64, error) {
 	snap := cluster.Snapshot{
 		Self: c.self, Nodes: c.objs.Nodes, SRv6Nodes: c.objs.SRv6Nodes, Locators: c.objs.Locators, Pools: c.objs.Pools, Pods: c.objs.Pods,
 		Endpoints: map[string]cluster.Endpoint{}, Underlay: c.underlay,
+		UplinkRx: rx(c.o.Config.VPP.UplinkRxMode), PodRx: rx(c.o.Config.VPP.PodRxMode),
 	}
 	for _, e := range c.endpoints.Endpoints() {
 		snap.Endpoints[e.ID] = e
 		delete(c.leaving, e.ID)
 	}
 	for id, keys := range c.leaving {
-		if c.dataplane.Reconciler.Absent(keys) {
+		if c.dataplane.absent(keys) {
 			delete(c.leaving, id)
 		}
 	}
@@ -289,10 +314,14 @@ func (c *Controller) recompute() (uint64, error) {
 			c.leaving[id] = endpointKeys(e)
 		}
 	}
-	res := compile.Compile(snap, compile.Target{Kernel: c.o.Config.Dataplane == config.DataplaneLinux})
+	res := compile.Compile(snap, compile.Target{Kernel: true})
+	// The kernel first: it is what VPP falls back to.
+	generation := c.dataplane.Kernel.SetDesired(res.State)
+	if v := c.dataplane.VPP; v != nil {
+		res.Problems = append(res.Problems, status.Without(c.beside(v, snap), res.Problems)...)
+	}
 	c.tell(res.Problems)
 	c.snapshot, c.result = snap, res
-	generation := c.dataplane.Reconciler.SetDesired(res.State)
 	c.offer(facts{
 		node: cluster.SRv6Node{
 			Name: c.self.Name, EncapSource: c.self.EncapSource, Locator: c.self.Locator, SIDs: c.self.SIDs,
@@ -301,6 +330,47 @@ func (c *Controller) recompute() (uint64, error) {
 		generation: generation,
 	})
 	return generation, err
+}
+
+// rx leaves out what is the default anyway.
+func rx(m dataplane.RxMode) dataplane.Rx {
+	if m == dataplane.RxInterrupt {
+		return dataplane.Rx{}
+	}
+	return dataplane.Rx{Mode: m}
+}
+
+// beside gives VPP the same state as the kernel, in its terms. c.mu is held.
+func (c *Controller) beside(v *VPP, snap cluster.Snapshot) []status.Problem {
+	res := compile.Compile(snap, compile.Target{})
+	links := switchover.Links{Uplinks: slices.Sorted(maps.Keys(snap.Underlay.Uplinks))}
+	for _, e := range snap.Endpoints {
+		links.Pods = append(links.Pods, e.HostInterface)
+	}
+	slices.Sort(links.Pods)
+	if !maps.Equal(c.snapshot.Underlay.Uplinks, snap.Underlay.Uplinks) {
+		// VPP takes MAC and MTU from the link itself, and is told nothing when
+		// they change.
+		v.Reconciler.Trigger()
+	}
+	v.Gate.Narrow(res.Redirects)
+	c.vppGeneration = v.Reconciler.SetDesired(res.State)
+	v.Gate.Want(res.Redirects, links, c.vppGeneration)
+	return res.Problems
+}
+
+// absent reports whether no dataplane was last seen with any of keys.
+func (d Dataplane) absent(keys []dataplane.Key) bool {
+	if !d.Kernel.Absent(keys) {
+		return false
+	}
+	if d.VPP == nil || d.VPP.Reconciler.Absent(keys) {
+		return true
+	}
+	// A VPP that is not there holds nothing; one that comes back starts empty,
+	// or is compared as a whole.
+	_, err := d.VPP.Reconciler.Unmet(0)
+	return errors.Is(err, dataplane.ErrDisconnected)
 }
 
 // tell logs what is new among the problems, and what is over.
@@ -330,7 +400,7 @@ func (c *Controller) awaitPresent(ctx context.Context, id string) error {
 	c.mu.Lock()
 	generation, err := c.update(ctx)
 	e, ok := c.snapshot.Endpoints[id]
-	rec := c.dataplane.Reconciler
+	d, vppGeneration := c.dataplane, c.vppGeneration
 	c.mu.Unlock()
 	switch {
 	case err != nil:
@@ -338,8 +408,24 @@ func (c *Controller) awaitPresent(ctx context.Context, id string) error {
 	case !ok:
 		return fmt.Errorf("endpoint %s: is not recorded", id)
 	}
-	return rec.Await(ctx, generation, endpointKeys(e))
+	if err := d.Kernel.Await(ctx, generation, endpointKeys(e)); err != nil {
+		return err
+	}
+	if d.VPP != nil && d.VPP.Gate.Active() {
+		// The pod works already. Waiting spares it the change from the kernel
+		// to VPP right after its start; a VPP that does not take it says so in
+		// status, and the kernel carries the pod.
+		vctx, cancel := context.WithTimeout(ctx, vppPatience)
+		defer cancel()
+		if err := d.VPP.Reconciler.Await(vctx, vppGeneration, endpointKeys(e)); err != nil {
+			c.o.Log.WithError(err).WithField("endpoint", id).Warn("VPP does not carry the pod yet; the kernel does")
+		}
+	}
+	return nil
 }
+
+// vppPatience is how long a pod that the kernel carries waits for VPP.
+const vppPatience = 3 * time.Second
 
 // identityGrace is how long a removal waits for an agent that has just started to
 // find out who it is.
@@ -351,7 +437,7 @@ func (c *Controller) awaitAbsent(ctx context.Context, id string) error {
 		generation, _ := c.update(ctx)
 		_, still := c.snapshot.Endpoints[id]
 		keys := c.leaving[id]
-		rec := c.dataplane.Reconciler
+		d, vppGeneration := c.dataplane, c.vppGeneration
 		c.mu.Unlock()
 		switch {
 		case generation == 0 && time.Since(begin) >= identityGrace:
@@ -366,7 +452,12 @@ func (c *Controller) awaitAbsent(ctx context.Context, id string) error {
 		case still:
 			return fmt.Errorf("endpoint %s: is still recorded", id)
 		}
-		return rec.AwaitAbsent(ctx, generation, keys)
+		if d.VPP != nil {
+			if err := d.VPP.Reconciler.AwaitAbsent(ctx, vppGeneration, keys); err != nil {
+				return err
+			}
+		}
+		return d.Kernel.AwaitAbsent(ctx, generation, keys)
 	}
 }
 
@@ -386,10 +477,14 @@ func endpointKeys(e cluster.Endpoint) []dataplane.Key {
 func (c *Controller) Resync(ctx context.Context) error {
 	c.mu.Lock()
 	generation, err := c.update(ctx)
-	rec := c.dataplane.Reconciler
+	d := c.dataplane
 	c.mu.Unlock()
 	if generation == 0 {
 		return err
 	}
-	return errors.Join(rec.Await(ctx, rec.Trigger(), nil), err)
+	if d.VPP != nil {
+		// Where it cannot be reached there is nothing to compare.
+		err = errors.Join(err, d.VPP.Reconciler.AwaitAbsent(ctx, d.VPP.Reconciler.Trigger(), nil))
+	}
+	return errors.Join(d.Kernel.Await(ctx, d.Kernel.Trigger(), nil), err)
 }

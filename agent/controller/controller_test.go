@@ -181,7 +181,7 @@ func start(t *testing.T, w *world, be *fake.Backend, grace time.Duration) *runni
 	ctl := controller.New(controller.Options{
 		Config: cfg, Source: w, Underlay: links{w}, Log: log,
 		Connect: func(context.Context, []string) (controller.Dataplane, error) {
-			return controller.Dataplane{Reconciler: rec, Version: func() string { return "test" }}, nil
+			return controller.Dataplane{Kernel: rec, Version: func() string { return "test" }}, nil
 		},
 	})
 	ctx, cancel := context.WithCancel(context.Background())

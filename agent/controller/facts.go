@@ -67,7 +67,7 @@ func (c *Controller) publish(ctx context.Context, f facts) error {
 	for _, s := range f.node.SIDs {
 		keys = append(keys, dataplane.LocalSIDKey{SID: s.SID})
 	}
-	if err := d.Reconciler.Await(wait, f.generation, keys); err != nil {
+	if err := d.Kernel.Await(wait, f.generation, keys); err != nil {
 		return fmt.Errorf("the node's SIDs are not in the dataplane: %w", err)
 	}
 	c.mu.Lock()

@@ -8,6 +8,7 @@ import (
 	"github.com/sidewinder-net/sidewinder/agent/config"
 	"github.com/sidewinder-net/sidewinder/agent/publish"
 	"github.com/sidewinder-net/sidewinder/agent/status"
+	"github.com/sidewinder-net/sidewinder/agent/switchover"
 	cniapi "github.com/sidewinder-net/sidewinder/cni/api"
 )
 
@@ -68,7 +69,7 @@ func (c *Controller) Ready() error {
 	if mtu := c.podMTU(); mtu < config.MinPodMTU {
 		return fmt.Errorf("the uplink's MTU leaves %d bytes to pods, IPv6 needs %d: raise the uplink's MTU to %d or more", mtu, config.MinPodMTU, config.MinPodMTU+config.EncapOverhead)
 	}
-	if e := c.dataplane.Reconciler.Status().Error; e != "" {
+	if e := c.dataplane.Kernel.Status().Error; e != "" {
 		return errors.New(e)
 	}
 	return nil
@@ -90,19 +91,27 @@ func (c *Controller) Status() status.Status {
 	if d.Version != nil {
 		version = d.Version()
 	}
+	active := status.Dataplane{Active: switchover.ActiveKernel}
+	if d.VPP != nil {
+		active = d.VPP.Gate.Status()
+	}
+	active.Kind, active.Version = c.o.Config.Dataplane, version
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, synced := c.o.Source.Objects()
 	s := status.Status{
 		Version: status.Version, Node: c.o.Config.NodeName, Ready: ready == nil,
-		Dataplane: status.Dataplane{Kind: c.o.Config.Dataplane},
+		Dataplane: active,
 		Policies:  c.result.Policies, Endpoints: len(c.snapshot.Endpoints), PodMTU: c.podMTU(),
 		Source:   status.Source{Kind: "file", Synced: synced},
 		Problems: slices.Concat(c.configProblems(), c.result.Problems),
 	}
-	if d.Reconciler != nil {
-		s.Dataplane.Version = version
-		s.Reconcile = d.Reconciler.Status()
+	if d.Kernel != nil {
+		s.Reconcile = d.Kernel.Status()
+	}
+	if d.VPP != nil {
+		kernel := s.Reconcile
+		s.Reconcile, s.Standby = d.VPP.Reconciler.Status(), &kernel
 	}
 	if ready != nil {
 		s.Reason = ready.Error()

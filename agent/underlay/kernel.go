@@ -116,7 +116,7 @@ func (k *Kernel) uplinks(links []netlink.Link, routes []kernelRoute) (map[string
 		if !want[a.Name] {
 			continue
 		}
-		u := cluster.Uplink{Name: a.Name, MTU: uint16(min(a.MTU, 65535))}
+		u := cluster.Uplink{Name: a.Name, MTU: uint16(min(a.MTU, 65535)), Index: a.Index, Up: a.Flags&net.FlagUp != 0}
 		if len(a.HardwareAddr) == 6 {
 			u.MAC = dataplane.MAC(a.HardwareAddr)
 		}

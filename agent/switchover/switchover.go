@@ -1,0 +1,421 @@
+package switchover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/sidewinder-net/sidewinder/agent/dataplane"
+	"github.com/sidewinder-net/sidewinder/agent/status"
+	"github.com/sidewinder-net/sidewinder/api/node"
+	"github.com/sidewinder-net/sidewinder/xdp"
+)
+
+// Names of the two dataplanes in status.
+const (
+	ActiveVPP    = "vpp"
+	ActiveKernel = "linux"
+)
+
+// Links are the node's links by name, sorted.
+type Links struct {
+	Uplinks, Pods []string
+}
+
+// Tables are what VPP carries at present.
+type Tables struct {
+	Uplink, Pods map[netip.Prefix]xdp.Verdict
+}
+
+// Carrier hands packets to VPP, or keeps them from it, on the links of one kind.
+// Its methods are not called at the same time.
+type Carrier interface {
+	// Set makes the tables hold exactly this.
+	Set(Tables) error
+	// Open lets VPP have what the tables say, on these links and no others.
+	// The errors are by link; a link that is missing is none of them.
+	Open(Links) map[string]error
+	// Shut gives everything to the kernel.
+	Shut() error
+	// Links tell what is going on.
+	Links() []status.Link
+	// Close releases descriptors and leaves everything as it is.
+	Close() error
+}
+
+// Options for New.
+type Options struct {
+	// Unmet are the objects that VPP does not hold as desired, see
+	// reconcile.Reconciler.
+	Unmet func(generation uint64) (map[dataplane.Key]error, error)
+	// Repair has VPP compared with what is wanted: a link of VPP's has lost the
+	// shim.
+	Repair func()
+	// Manager reads what vpp-manager says. An error means that there is none,
+	// or none that can be understood.
+	Manager func() (node.Manager, error)
+	// Uplinks and Pods are the carriers of the two kinds of links; one for both
+	// is possible. Nil: VPP has these links for itself.
+	Uplinks, Pods Carrier
+	Log           logrus.FieldLogger
+}
+
+// Gate is the switch.
+type Gate struct {
+	o    Options
+	wake chan struct{}
+
+	// work is held by whoever touches the carriers; mu guards what is below
+	// and is held for moments.
+	work sync.Mutex
+	mu   sync.Mutex
+
+	want       dataplane.Redirects
+	links      Links
+	generation uint64 // 0: nothing is wanted yet
+
+	now    Tables // what the carriers' tables hold
+	filled bool   // now is known
+	known  bool   // a pass has come to a conclusion
+	active bool
+	why    string
+	since  time.Time
+	turns  int
+	held   []status.Object // withheld destinations, sorted
+	last   node.Manager
+	hasMan bool
+}
+
+// New makes a Gate. Nothing happens before Run.
+func New(o Options) *Gate {
+	return &Gate{o: o, wake: make(chan struct{}, 1), why: "the agent has just started", since: time.Now()}
+}
+
+// Nudge asks for a look at what has changed. It never blocks.
+func (g *Gate) Nudge() {
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Narrow takes from VPP the destinations that next does not have any more, and
+// answers when that is done: before VPP itself forgets them.
+func (g *Gate) Narrow(next dataplane.Redirects) {
+	g.work.Lock()
+	defer g.work.Unlock()
+	if !g.filled {
+		return
+	}
+	t := Tables{Uplink: common(g.now.Uplink, next.Uplink), Pods: common(g.now.Pods, next.Pods)}
+	if len(t.Uplink) == len(g.now.Uplink) && len(t.Pods) == len(g.now.Pods) {
+		return
+	}
+	if err := g.set(t); err != nil {
+		g.o.Log.WithError(err).Error("destinations that VPP is about to forget cannot be taken from it")
+	}
+}
+
+// common are the entries of now that next still has, with the same meaning.
+func common(now map[netip.Prefix]xdp.Verdict, next map[netip.Prefix]dataplane.Redirect) map[netip.Prefix]xdp.Verdict {
+	out := make(map[netip.Prefix]xdp.Verdict, len(now))
+	for p, v := range now {
+		if r, ok := next[p]; ok && verdict(r) == v {
+			out[p] = v
+		}
+	}
+	return out
+}
+
+func verdict(r dataplane.Redirect) xdp.Verdict {
+	if r.Inner {
+		return xdp.VerdictVPPInner
+	}
+	return xdp.VerdictVPP
+}
+
+// Want says what VPP is to carry, on which links, once it has worked on this
+// generation of its desired state.
+func (g *Gate) Want(r dataplane.Redirects, l Links, generation uint64) {
+	g.mu.Lock()
+	g.want, g.links, g.generation = r, l, generation
+	g.mu.Unlock()
+	g.Nudge()
+}
+
+// Intervals of looking without being asked: at vpp-manager's file, and at all
+// the links.
+const (
+	managerInterval = 50 * time.Millisecond
+	linkInterval    = time.Second
+)
+
+// Run works until ctx ends, and leaves everything as it is then: VPP goes on
+// while the agent restarts.
+func (g *Gate) Run(ctx context.Context) error {
+	manager := time.NewTicker(managerInterval)
+	defer manager.Stop()
+	links := time.NewTicker(linkInterval)
+	defer links.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return g.close()
+		case <-g.wake:
+		case <-links.C:
+		case <-manager.C:
+			if !g.managerChanged() {
+				continue
+			}
+		}
+		g.pass()
+	}
+}
+
+func (g *Gate) close() error {
+	g.work.Lock()
+	defer g.work.Unlock()
+	var errs []error
+	for _, p := range g.parts(Links{}) {
+		errs = append(errs, p.carrier.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// part is a carrier with its links.
+type part struct {
+	carrier Carrier
+	links   Links
+}
+
+// parts gives each carrier its links, the uplinks' first.
+func (g *Gate) parts(l Links) []part {
+	if g.o.Uplinks == g.o.Pods {
+		if g.o.Uplinks == nil {
+			return nil
+		}
+		return []part{{g.o.Uplinks, l}}
+	}
+	var out []part
+	if g.o.Uplinks != nil {
+		out = append(out, part{g.o.Uplinks, Links{Uplinks: l.Uplinks}})
+	}
+	if g.o.Pods != nil {
+		out = append(out, part{g.o.Pods, Links{Pods: l.Pods}})
+	}
+	return out
+}
+
+func (g *Gate) managerChanged() bool {
+	m, err := g.o.Manager()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return (err == nil) != g.hasMan || err == nil && m.State != g.last.State
+}
+
+// pass looks at everything and acts.
+func (g *Gate) pass() {
+	g.work.Lock()
+	defer g.work.Unlock()
+	m, merr := g.o.Manager()
+	g.mu.Lock()
+	g.last, g.hasMan = m, merr == nil
+	want, links, generation := g.want, g.links, g.generation
+	g.mu.Unlock()
+	if generation == 0 {
+		return
+	}
+	unmet, err := g.o.Unmet(generation)
+	switch {
+	case merr == nil && m.State != node.StateReady:
+		g.shut(managerReason(m))
+	case errors.Is(err, dataplane.ErrNotReady):
+		// Where VPP is active, it goes on with what the old and the new state
+		// have in common; where it is not, or nobody knows yet, nothing changes.
+		g.mu.Lock()
+		if !g.active {
+			g.why = "VPP is being programmed"
+		}
+		g.mu.Unlock()
+	case err != nil:
+		g.shut("VPP cannot be used: " + err.Error())
+	default:
+		g.open(want, links, unmet)
+	}
+}
+
+func managerReason(m node.Manager) string {
+	s := "vpp-manager says that VPP is " + string(m.State)
+	if m.State == node.StateWaiting && !m.NextStart.IsZero() {
+		s += " until " + m.NextStart.UTC().Format(time.RFC3339)
+	}
+	if m.LastDeath != "" && (m.State == node.StateWaiting || m.State == node.StateGivenUp) {
+		first, _, _ := strings.Cut(m.LastDeath, "\n")
+		s += fmt.Sprintf(" after %d deaths, the last: %s", m.Deaths, first)
+	}
+	if m.State == node.StateGivenUp {
+		s += " (find the reason in its log, then run vpp-manager restart)"
+	}
+	return s
+}
+
+// open gives VPP what it holds.
+func (g *Gate) open(want dataplane.Redirects, links Links, unmet map[dataplane.Key]error) {
+	for _, name := range links.Uplinks {
+		if err, bad := unmet[dataplane.InterfaceKey(name)]; bad {
+			g.shut(fmt.Sprintf("VPP does not have uplink %s: %v", name, err))
+			return
+		}
+	}
+	t := Tables{Uplink: map[netip.Prefix]xdp.Verdict{}, Pods: map[netip.Prefix]xdp.Verdict{}}
+	if withheld := fill(t.Uplink, want.Uplink, unmet); len(withheld) > 0 {
+		g.shut(fmt.Sprintf("VPP lacks what %s needs: %s", withheld[0].Key, withheld[0].Reason))
+		return
+	}
+	withheld := fill(t.Pods, want.Pods, unmet)
+	if err := g.set(t); err != nil {
+		g.shut("the tables of what VPP carries cannot be written: " + err.Error())
+		return
+	}
+	repair := false
+	for _, p := range g.parts(links) {
+		errs := p.carrier.Open(p.links)
+		for _, name := range p.links.Uplinks {
+			if err := errs[name]; err != nil {
+				g.shut(fmt.Sprintf("uplink %s: %v", name, err))
+				g.o.Repair()
+				return
+			}
+		}
+		withheld = append(withheld, byLink(errs)...)
+		repair = repair || len(errs) > 0
+	}
+	if repair {
+		g.o.Repair()
+	}
+	g.conclude(true, "", withheld)
+}
+
+// fill puts into the table what VPP can carry; the rest is withheld, sorted.
+func fill(table map[netip.Prefix]xdp.Verdict, want map[netip.Prefix]dataplane.Redirect, unmet map[dataplane.Key]error) []status.Object {
+	var withheld []status.Object
+next:
+	for p, r := range want {
+		if len(unmet) > 0 {
+			for _, k := range r.Needs {
+				if err, bad := unmet[k]; bad {
+					withheld = append(withheld, status.Object{Key: p.String(), Reason: fmt.Sprintf("%s: %v", k, err)})
+					continue next
+				}
+			}
+		}
+		table[p] = verdict(r)
+	}
+	slices.SortFunc(withheld, func(a, b status.Object) int { return strings.Compare(a.Key, b.Key) })
+	return withheld
+}
+
+func byLink(errs map[string]error) []status.Object {
+	var out []status.Object
+	for _, name := range slices.Sorted(maps.Keys(errs)) {
+		out = append(out, status.Object{Key: "link " + name, Reason: errs[name].Error()})
+	}
+	return out
+}
+
+// set writes the carriers' tables where they differ. g.work is held.
+func (g *Gate) set(t Tables) error {
+	if g.filled && maps.Equal(g.now.Uplink, t.Uplink) && maps.Equal(g.now.Pods, t.Pods) {
+		return nil
+	}
+	g.filled = false
+	for _, p := range g.parts(Links{}) {
+		if err := p.carrier.Set(t); err != nil {
+			return err
+		}
+	}
+	g.now, g.filled = t, true
+	return nil
+}
+
+// shut gives everything to the kernel. g.work is held.
+func (g *Gate) shut(why string) {
+	var errs []error
+	for _, p := range g.parts(Links{}) {
+		errs = append(errs, p.carrier.Shut())
+	}
+	if err := errors.Join(errs...); err != nil {
+		// VPP may get packets still. The next pass tries again.
+		g.o.Log.WithError(err).Error("traffic cannot be given to the kernel everywhere")
+		why += "; and traffic cannot be given to the kernel everywhere: " + err.Error()
+	}
+	g.conclude(false, why, nil)
+}
+
+// conclude notes the outcome of a pass, and tells when it is news.
+func (g *Gate) conclude(active bool, why string, withheld []status.Object) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	news := !g.known || g.active != active
+	if news && g.known {
+		g.turns++
+	}
+	if news {
+		g.since = time.Now()
+		if active {
+			g.o.Log.WithFields(logrus.Fields{"uplinks": g.links.Uplinks, "destinations": len(g.now.Pods), "withheld": len(withheld)}).Info("VPP carries the traffic")
+		}
+	}
+	if !active && (news || why != g.why) {
+		g.o.Log.WithField("reason", why).Warn("the kernel carries the traffic")
+	}
+	for _, w := range newIn(withheld, g.held) {
+		g.o.Log.WithFields(logrus.Fields{"destination": w.Key, "reason": w.Reason}).Warn("stays with the kernel")
+	}
+	g.known, g.active, g.why, g.held = true, active, why, withheld
+}
+
+func newIn(now, before []status.Object) []status.Object {
+	return slices.DeleteFunc(slices.Clone(now), func(o status.Object) bool { return slices.Contains(before, o) })
+}
+
+// Active reports whether VPP carries the traffic.
+func (g *Gate) Active() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.active
+}
+
+// Status tells who carries the traffic, and why.
+func (g *Gate) Status() status.Dataplane {
+	var links []status.Link
+	g.work.Lock()
+	for _, p := range g.parts(Links{}) {
+		links = append(links, p.carrier.Links()...)
+	}
+	g.work.Unlock()
+	slices.SortFunc(links, func(a, b status.Link) int { return strings.Compare(a.Name, b.Name) })
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	d := status.Dataplane{
+		Active: ActiveKernel, Reason: g.why, Since: g.since, Switches: g.turns,
+		Withheld: slices.Clone(g.held), Links: links,
+	}
+	if g.active {
+		d.Active = ActiveVPP
+	}
+	if g.hasMan {
+		d.Manager = &status.Manager{
+			State: string(g.last.State), PID: g.last.PID, Deaths: g.last.Deaths, LastDeath: g.last.LastDeath, NextStart: g.last.NextStart,
+		}
+	}
+	return d
+}
