@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	"go.fd.io/govpp/api"
+	"go.fd.io/govpp/binapi/abf"
+	"go.fd.io/govpp/binapi/acl"
 	"go.fd.io/govpp/binapi/af_packet"
 	"go.fd.io/govpp/binapi/af_xdp"
 	"go.fd.io/govpp/binapi/fib"
@@ -12,6 +14,7 @@ import (
 	"go.fd.io/govpp/binapi/ip6_nd"
 	"go.fd.io/govpp/binapi/ip_neighbor"
 	"go.fd.io/govpp/binapi/memclnt"
+	"go.fd.io/govpp/binapi/memif"
 	"go.fd.io/govpp/binapi/sr"
 	"go.fd.io/govpp/binapi/vlib"
 	"go.fd.io/govpp/binapi/vpe"
@@ -24,10 +27,16 @@ type Group string
 const (
 	GroupAFPacket Group = "af_packet"
 	GroupAFXDP    Group = "af_xdp"
+	// GroupMemif, GroupACL and GroupABF are what a memif with its ports needs.
+	GroupMemif Group = "memif"
+	GroupACL   Group = "acl"
+	GroupABF   Group = "abf"
 )
 
 // plugins that bring the messages of a group.
-var plugins = map[Group]string{GroupAFPacket: "af_packet_plugin.so", GroupAFXDP: "af_xdp_plugin.so"}
+var plugins = map[Group]string{GroupAFPacket: "af_packet_plugin.so", GroupAFXDP: "af_xdp_plugin.so",
+	GroupMemif: "memif_plugin.so", GroupACL: "acl_plugin.so", GroupABF: "abf_plugin.so",
+}
 
 // message is a row of the table of messages.
 type message struct {
@@ -44,6 +53,8 @@ const (
 	v2206 = "22.06"
 	v2306 = "23.06"
 	v2310 = "23.10"
+	// v2510: not compared with the releases before.
+	v2510 = "25.10"
 )
 
 // messages is every message that this program uses, with the release that
@@ -71,6 +82,8 @@ func messages() []message {
 		{"", v2202, (*interfaces.SwInterfaceSetRxModeReply)(nil)},
 		{"", v2202, (*interfaces.SwInterfaceRxPlacementDump)(nil)},
 		{"", v2202, (*interfaces.SwInterfaceRxPlacementDetails)(nil)},
+		{"", v2202, (*interfaces.SwInterfaceSetTable)(nil)},
+		{"", v2202, (*interfaces.SwInterfaceSetTableReply)(nil)},
 		{"", v2202, (*interfaces.SwInterfaceSetUnnumbered)(nil)},
 		{"", v2202, (*interfaces.SwInterfaceSetUnnumberedReply)(nil)},
 		{"", v2202, (*interfaces.SwInterfaceAddDelAddress)(nil)},
@@ -137,6 +150,30 @@ func messages() []message {
 		{GroupAFXDP, v2310, (*af_xdp.AfXdpCreateV3Reply)(nil)},
 		{GroupAFXDP, v2202, (*af_xdp.AfXdpDelete)(nil)},
 		{GroupAFXDP, v2202, (*af_xdp.AfXdpDeleteReply)(nil)},
+		{GroupMemif, v2510, (*memif.MemifSocketFilenameAddDelV2)(nil)},
+		{GroupMemif, v2510, (*memif.MemifSocketFilenameAddDelV2Reply)(nil)},
+		{GroupMemif, v2510, (*memif.MemifSocketFilenameDump)(nil)},
+		{GroupMemif, v2510, (*memif.MemifSocketFilenameDetails)(nil)},
+		{GroupMemif, v2510, (*memif.MemifCreateV2)(nil)},
+		{GroupMemif, v2510, (*memif.MemifCreateV2Reply)(nil)},
+		{GroupMemif, v2510, (*memif.MemifDelete)(nil)},
+		{GroupMemif, v2510, (*memif.MemifDeleteReply)(nil)},
+		{GroupMemif, v2510, (*memif.MemifDump)(nil)},
+		{GroupMemif, v2510, (*memif.MemifDetails)(nil)},
+		{GroupACL, v2510, (*acl.ACLAddReplace)(nil)},
+		{GroupACL, v2510, (*acl.ACLAddReplaceReply)(nil)},
+		{GroupACL, v2510, (*acl.ACLDel)(nil)},
+		{GroupACL, v2510, (*acl.ACLDelReply)(nil)},
+		{GroupACL, v2510, (*acl.ACLDump)(nil)},
+		{GroupACL, v2510, (*acl.ACLDetails)(nil)},
+		{GroupABF, v2510, (*abf.AbfPolicyAddDel)(nil)},
+		{GroupABF, v2510, (*abf.AbfPolicyAddDelReply)(nil)},
+		{GroupABF, v2510, (*abf.AbfPolicyDump)(nil)},
+		{GroupABF, v2510, (*abf.AbfPolicyDetails)(nil)},
+		{GroupABF, v2510, (*abf.AbfItfAttachAddDel)(nil)},
+		{GroupABF, v2510, (*abf.AbfItfAttachAddDelReply)(nil)},
+		{GroupABF, v2510, (*abf.AbfItfAttachDump)(nil)},
+		{GroupABF, v2510, (*abf.AbfItfAttachDetails)(nil)},
 	}
 }
 
