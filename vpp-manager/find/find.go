@@ -80,7 +80,7 @@ func Find(ctx context.Context, explicit string, require ...binapi.Group) (VPP, e
 		RunDir: dir, MainHeap: "128M", Buffers: 2048,
 		Plugins: startup.InstalledPlugins(v.Path, startup.DefaultPlugins()),
 	}
-	p, err := supervise.Start(v.Path, conf, false)
+	p, err := supervise.Start(v.Path, conf)
 	if err != nil {
 		return VPP{}, fmt.Errorf("%s: %w", v.Path, err)
 	}

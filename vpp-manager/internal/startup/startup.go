@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Config is what the configuration depends on.
@@ -28,7 +29,11 @@ type Config struct {
 	// DPDK is the content of a dpdk section, line by line. Empty: there is
 	// none, and the plugin stays off.
 	DPDK string
-	// Extra is appended as it is.
+	// CPU says where the threads run.
+	CPU CPU
+	// CoreDumps: a crash leaves a whole image of the process.
+	CoreDumps bool
+	// Extra is a user's own configuration, merged into ours (see merge).
 	Extra string
 }
 
@@ -40,6 +45,10 @@ const dpdkPlugin = "dpdk_plugin.so"
 func DefaultPlugins() []string {
 	return []string{"af_packet_plugin.so", "af_xdp_plugin.so", "ping_plugin.so"}
 }
+
+// heartbeat is how often VPP's statistics are brought up to date, by which its
+// main thread shows that it lives. It costs some microseconds each time.
+const heartbeat = 50 * time.Millisecond
 
 // Sockets and files in the run directory.
 func (c Config) APISocket() string   { return filepath.Join(c.RunDir, "api.sock") }
@@ -75,46 +84,64 @@ func (c Config) Text() (string, error) {
 	if c.HugePages {
 		page = "default-hugepage"
 	}
-	var b strings.Builder
-	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	line("# Written by vpp-manager at each start; changes are lost. See --extra.")
-	line("unix {")
-	line("  nodaemon")
-	line("  nosyslog")
-	line("  nobanner")
-	line("  log %s", c.LogFile())
-	line("  cli-listen %s", c.CLISocket())
-	line("  runtime-dir %s", c.RunDir)
-	line("}")
-	line("api-segment { prefix %s }", c.ShmPrefix())
-	line("socksvr { socket-name %s }", c.APISocket())
-	line("statseg { socket-name %s page-size 4k }", c.StatsSocket())
-	line("memory { main-heap-size %s main-heap-page-size %s }", c.MainHeap, page)
-	line("buffers { buffers-per-numa %d page-size %s }", c.Buffers, page)
-	if c.Workers > 0 {
-		line("cpu { workers %d }", c.Workers)
+	ours := c.sections(page)
+	theirs, err := parse(c.Extra)
+	if err != nil {
+		return "", err
 	}
-	line("plugins {")
+	all, err := merge(ours, theirs)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	b.WriteString("# Written by vpp-manager at each start; changes are lost. See --extra.\n")
+	render(&b, all)
+	return b.String(), nil
+}
+
+// sections are ours.
+func (c Config) sections(page string) []section {
+	st := func(format string, args ...any) statement {
+		return statement{words: strings.Fields(fmt.Sprintf(format, args...))}
+	}
+	unix := []statement{
+		st("nodaemon"), st("nosyslog"), st("nobanner"), st("log %s", c.LogFile()),
+		st("cli-listen %s", c.CLISocket()), st("runtime-dir %s", c.RunDir),
+	}
+	if c.CoreDumps {
+		unix = append(unix, st("full-coredump"), st("coredump-size unlimited"))
+	}
+	out := []section{
+		{"unix", unix},
+		{"api-segment", []statement{st("prefix %s", c.ShmPrefix())}},
+		{"socksvr", []statement{st("socket-name %s", c.APISocket())}},
+		{"statseg", []statement{
+			st("socket-name %s", c.StatsSocket()), st("page-size 4k"), st("update-interval %g", heartbeat.Seconds()),
+		}},
+		{"memory", []statement{st("main-heap-size %s", c.MainHeap), st("main-heap-page-size %s", page)}},
+		{"buffers", []statement{st("buffers-per-numa %d", c.Buffers), st("page-size %s", page)}},
+	}
+	if cpu := c.CPU.statements(c.Workers); len(cpu) > 0 {
+		out = append(out, section{"cpu", cpu})
+	}
 	// Plugins of VPP's own test client: none. They complain of those below
 	// that are off.
-	line("  vat-path %s", filepath.Join(c.RunDir, "none"))
-	line("  plugin default { disable }")
+	plugin := func(name, what string) statement {
+		return statement{words: []string{"plugin", name}, block: []statement{st("%s", what)}}
+	}
+	plugins := []statement{st("vat-path %s", filepath.Join(c.RunDir, "none")), plugin("default", "disable")}
 	for _, p := range c.Plugins {
-		line("  plugin %s { enable }", p)
+		plugins = append(plugins, plugin(p, "enable"))
 	}
 	if c.DPDK != "" && !slices.Contains(c.Plugins, dpdkPlugin) {
-		line("  plugin %s { enable }", dpdkPlugin)
+		plugins = append(plugins, plugin(dpdkPlugin, "enable"))
 	}
-	line("}")
+	out = append(out, section{"plugins", plugins})
 	if c.DPDK != "" {
-		line("dpdk {")
-		for l := range strings.Lines(strings.TrimSpace(c.DPDK)) {
-			line("  %s", strings.TrimSpace(l))
+		// Written by this program: it parses.
+		if dpdk, err := parse("dpdk {\n" + c.DPDK + "\n}"); err == nil {
+			out = append(out, dpdk...)
 		}
-		line("}")
 	}
-	if c.Extra != "" {
-		line("%s", strings.TrimRight(c.Extra, "\n"))
-	}
-	return b.String(), nil
+	return out
 }

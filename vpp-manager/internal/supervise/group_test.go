@@ -53,7 +53,7 @@ const stubborn = `sh -c 'trap "" TERM; echo $$ >child; while :; do sleep 0.05; d
 
 func TestStopReachesWhatAWrapperRuns(t *testing.T) {
 	c := config(t)
-	p, err := Start(script(t, stubborn+"\necho after"), c, false)
+	p, err := Start(script(t, stubborn+"\necho after"), c)
 	require.NoError(t, err)
 	child := pidIn(t, filepath.Join(c.RunDir, "child"))
 	require.NotEqual(t, p.PID(), child)
@@ -68,7 +68,7 @@ func TestWrappedOneEndsInOrder(t *testing.T) {
 	c := config(t)
 	// The shell dies of SIGTERM at once; what it runs needs a moment.
 	p, err := Start(script(t, `sh -c 'trap "sleep 0.3; echo done >ended; exit" TERM; echo $$ >child; while :; do sleep 0.05; done'
-echo after`), c, false)
+echo after`), c)
 	require.NoError(t, err)
 	pidIn(t, filepath.Join(c.RunDir, "child"))
 	p.Stop(5 * time.Second)
@@ -77,7 +77,7 @@ echo after`), c, false)
 
 func TestEndOfTheWrapperEndsTheRest(t *testing.T) {
 	c := config(t)
-	p, err := Start(script(t, stubborn+"\necho after"), c, false)
+	p, err := Start(script(t, stubborn+"\necho after"), c)
 	require.NoError(t, err)
 	child := pidIn(t, filepath.Join(c.RunDir, "child"))
 	require.NoError(t, syscall.Kill(p.PID(), syscall.SIGKILL))
@@ -91,7 +91,7 @@ func TestOutputHeldByOneThatLeftTheGroup(t *testing.T) {
 		t.Skip("setsid(1) not found")
 	}
 	c := config(t)
-	p, err := Start(script(t, "setsid sh -c 'echo $$ >child; exec sleep 30' &\nwhile [ ! -s child ]; do sleep 0.01; done; exit 5"), c, false)
+	p, err := Start(script(t, "setsid sh -c 'echo $$ >child; exec sleep 30' &\nwhile [ ! -s child ]; do sleep 0.01; done; exit 5"), c)
 	require.NoError(t, err)
 	child := pidIn(t, filepath.Join(c.RunDir, "child"))
 	defer syscall.Kill(child, syscall.SIGKILL)
@@ -101,7 +101,7 @@ func TestOutputHeldByOneThatLeftTheGroup(t *testing.T) {
 }
 
 func TestNothingIsDoneToAReapedProcess(t *testing.T) {
-	p, err := Start(script(t, "exit 0"), config(t), false)
+	p, err := Start(script(t, "exit 0"), config(t))
 	require.NoError(t, err)
 	requireDone(t, p, 5*time.Second)
 	require.ErrorIs(t, p.Unpin(), os.ErrProcessDone)
@@ -115,7 +115,7 @@ func TestNothingIsDoneToAReapedProcess(t *testing.T) {
 }
 
 func TestUnpinIsForMembersOfTheGroup(t *testing.T) {
-	p, err := Start(script(t, "exec sleep 60"), config(t), false)
+	p, err := Start(script(t, "exec sleep 60"), config(t))
 	require.NoError(t, err)
 	defer p.Stop(time.Second)
 	require.NoError(t, p.Unpin())
@@ -156,7 +156,7 @@ func TestVPPThatLeavesTheGroupIsToldOf(t *testing.T) {
 	}
 	c := config(t)
 	p, err := Start(script(t, `setsid sh -c 'echo $$ >child; exec `+vpp+` "$@"' sh "$@" &
-wait`), c, false)
+wait`), c)
 	require.NoError(t, err)
 	defer p.Stop(time.Second)
 	child := pidIn(t, filepath.Join(c.RunDir, "child"))

@@ -27,7 +27,7 @@ func TestLeftoverOfAKilledManagerIsEnded(t *testing.T) {
 				_ = old.Wait()
 			}()
 			require.NoError(t, os.WriteFile(c.PIDFile(), []byte(strconv.Itoa(old.Process.Pid)+"\n"), 0o644))
-			p, err := Start(script(t, "exec sleep 60"), c, false)
+			p, err := Start(script(t, "exec sleep 60"), c)
 			require.NoError(t, err)
 			defer p.Stop(time.Second)
 			require.Equal(t, tc.ends, gone(old.Process.Pid))

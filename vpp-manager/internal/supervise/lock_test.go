@@ -85,7 +85,7 @@ func TestStartFollowsNoSymbolicLinks(t *testing.T) {
 		require.NoError(t, os.Symlink(victim, f))
 	}
 	// It writes to its log, as VPP does.
-	p, err := Start(script(t, "echo hello >>vpp.log; exec sleep 60"), c, false)
+	p, err := Start(script(t, "echo hello >>vpp.log; exec sleep 60"), c)
 	require.NoError(t, err)
 	defer p.Stop(time.Second)
 	require.Eventually(t, func() bool {

@@ -30,7 +30,7 @@ func TestLastWordsAreOfThisLife(t *testing.T) {
 		"echo a >>vpp.log;echo b; exit": {"a", "b"},
 	} {
 		require.NoError(t, os.WriteFile(c.LogFile(), []byte("words of an earlier life\n"), 0o644))
-		p, err := Start(script(t, text), c, false)
+		p, err := Start(script(t, text), c)
 		require.NoError(t, err)
 		require.Equal(t, want, p.Death().LastLines, text)
 		p.Stop(0)

@@ -54,7 +54,7 @@ func (e *DeathError) Error() string {
 
 // Start writes the configuration and starts the VPP at path. It dies with this
 // process. The caller must have the run directory for itself (see Lock).
-func Start(path string, conf startup.Config, coreDumps bool) (*Process, error) {
+func Start(path string, conf startup.Config) (*Process, error) {
 	text, err := conf.Text()
 	if err != nil {
 		return nil, err
@@ -90,9 +90,11 @@ func Start(path string, conf startup.Config, coreDumps bool) (*Process, error) {
 			started <- err
 			return
 		}
-		if !coreDumps {
-			_ = unix.Prlimit(p.cmd.Process.Pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil)
+		core := &unix.Rlimit{}
+		if conf.CoreDumps {
+			core.Cur, core.Max = unix.RLIM_INFINITY, unix.RLIM_INFINITY
 		}
+		_ = unix.Prlimit(p.cmd.Process.Pid, unix.RLIMIT_CORE, core, nil)
 		p.group = &group{leader: p.cmd.Process.Pid}
 		started <- nil
 		p.group.end()
@@ -166,11 +168,10 @@ func (p *Process) WaitReady(ctx context.Context, require ...binapi.Group) (strin
 	return c.Version(), nil
 }
 
-// Unpin lets VPP's main thread run on every CPU that this process may use, see
-// unpin. A VPP that has ended is os.ErrProcessDone.
+// Unpin lets VPP's main thread run where its configuration says, see unpin. A VPP that has ended is os.ErrProcessDone.
 func (p *Process) Unpin() error {
 	pid := p.PID()
-	return p.group.whileMember(pid, func() error { return unpin(pid) })
+	return p.group.whileMember(pid, func() error { return unpin(pid, p.conf.CPU.Float) })
 }
 
 // Stop ends the process and all others of its group: SIGTERM, and SIGKILL when
@@ -192,6 +193,10 @@ func (p *Process) Stop(grace time.Duration) {
 	_ = os.Remove(p.conf.PIDFile())
 	_ = sweep(p.conf)
 }
+
+// Kill ends the process and all others of its group at once; Done tells when
+// they have ended.
+func (p *Process) Kill() { p.group.signal(syscall.SIGKILL) }
 
 // Death says how the process ended. Only after Done.
 func (p *Process) Death() *DeathError {

@@ -4,20 +4,35 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/sidewinder-net/sidewinder/api/node"
 	"github.com/sidewinder-net/sidewinder/binapi"
 	"github.com/sidewinder-net/sidewinder/vpp-manager/internal/startup"
+	"github.com/sidewinder-net/sidewinder/vpp-manager/internal/traffic"
+	"github.com/sidewinder-net/sidewinder/vpp-manager/internal/watchdog"
 )
 
-// Supervisor keeps one VPP running.
+// Traffic turns packets away from VPP, see package traffic.
+type Traffic interface {
+	// Hold all links in the kernel, at once.
+	Hold() (links, changed int, err error)
+	// Drain holds them and waits until VPP has sent on what it had received.
+	Drain(ctx context.Context, rx traffic.Counter) (traffic.Report, error)
+}
+
+// Supervisor keeps one VPP running. Its fields are not changed once Run was
+// called.
 type Supervisor struct {
-	Path      string
-	Conf      startup.Config
-	CoreDumps bool
+	// Path of VPP's executable, and its configuration.
+	Path string
+	Conf startup.Config
+	// Next, if not nil, is asked for both before each start: VPP may have been
+	// upgraded, and the machine changed. The run directory stays that of Conf.
+	Next func() (path string, conf startup.Config, err error)
 	// HugePages tells what is free now. It is asked at each start, which then
 	// uses huge pages if they suffice. Nil: as Conf says.
 	HugePages func() startup.HugePages
@@ -27,14 +42,30 @@ type Supervisor struct {
 	// 5 s and 30 s.
 	Grace        time.Duration
 	StartTimeout time.Duration
+	// Watch finds a VPP that hangs. Nil: nobody looks.
+	Watch *watchdog.Limits
+	// Traffic goes to the kernel before VPP is stopped. Nil: it does not.
+	Traffic Traffic
+	// After MaxDeaths within DeathWindow VPP stays down until somebody asks for
+	// a restart. 0 deaths: it never does.
+	MaxDeaths   int
+	DeathWindow time.Duration
+	// Uplinks tells the NICs that VPP has for itself. May be nil.
+	Uplinks func() []node.DedicatedUplink
 	// Before is called ahead of each start of VPP: what VPP takes over is made
 	// ready for it. Its error counts as a start that failed. After is called
 	// once VPP has ended, each time that Before had succeeded. Both may be nil.
 	Before func() error
 	After  func()
+	// Owner is called once the run directory is this process's own, before the
+	// first start; its error ends the run. May be nil.
+	Owner func() error
 	// Ready is called each time the API answers.
 	Ready func(pid int, version string)
 	Log   logrus.FieldLogger
+
+	once    sync.Once
+	control *control
 }
 
 // Bounds of the wait before a restart. It doubles with each death, and begins
@@ -45,9 +76,11 @@ const (
 	settled   = 30 * time.Second
 )
 
-// Run starts VPP and restarts it when it dies, until ctx ends; then it stops
-// VPP and returns nil. A VPP that does not come up the first time is an error:
-// waiting would not help whoever made the mistake.
+// Run starts VPP and restarts it when it dies or hangs, until ctx ends; then it
+// drains and stops VPP and returns nil. A VPP that does not come up the first
+// time is an error: waiting would not help whoever made the mistake. It is
+// called once. owner, which may be nil, is called when the run directory has
+// become this process's own, before VPP is started; its error ends the run.
 func (s *Supervisor) Run(ctx context.Context) error {
 	if s.Grace <= 0 {
 		s.Grace = 5 * time.Second
@@ -55,46 +88,133 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if s.StartTimeout <= 0 {
 		s.StartTimeout = 30 * time.Second
 	}
+	c := s.shared()
+	defer close(c.ended)
 	unlock, err := Lock(s.Conf)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	wait, smallPages, wasUp := firstWait, false, false
-	for {
-		begin := time.Now()
-		conf := s.confNow(smallPages)
-		up, err := s.once(ctx, conf)
-		if ctx.Err() != nil {
-			return nil
-		}
-		var death *DeathError
-		if smallPages = !up && conf.HugePages && errors.As(err, &death); smallPages {
-			// Others may have taken them since they were counted.
-			s.Log.WithError(err).Warn("VPP does not come up with huge pages; it is started again with pages of 4 KiB")
-			continue
-		}
-		if !up && !wasUp {
+	if s.Owner != nil {
+		if err := s.Owner(); err != nil {
 			return err
 		}
-		wasUp = true
-		if up && time.Since(begin) > settled {
+	}
+	err = s.keep(ctx, c)
+	c.journal.set(node.StateStopped, func(m *node.Manager) {
+		m.PID = 0
+		if err != nil {
+			m.LastDeath, m.LastDeathAt = err.Error(), time.Now()
+		}
+	})
+	return err
+}
+
+// keep is one life of VPP after the other.
+func (s *Supervisor) keep(ctx context.Context, c *control) error {
+	var (
+		wait             = firstWait
+		deaths           []time.Time
+		smallPages, once bool
+		asked            *request
+	)
+	for {
+		begin := time.Now()
+		end := s.life(ctx, asked, smallPages)
+		once = once || end.up
+		if ctx.Err() != nil {
+			c.done(end.asked, ErrEnding)
+			return nil
+		}
+		if end.planned {
+			asked, smallPages = end.asked, false
+			continue
+		}
+		var death *DeathError
+		if smallPages = !end.up && end.hugePages && errors.As(end.err, &death); smallPages {
+			// Others may have taken them since they were counted.
+			s.Log.WithError(end.err).Warn("VPP does not come up with huge pages; it is started again with pages of 4 KiB")
+			asked = end.asked
+			continue
+		}
+		if !once {
+			return end.err
+		}
+		c.done(end.asked, end.err)
+		if end.up && time.Since(begin) > settled {
 			wait = firstWait
 		}
-		s.Log.WithError(err).WithField("restart in", wait).Error("VPP is down")
-		select {
-		case <-ctx.Done():
+		deaths = append(recent(deaths, time.Now().Add(-s.DeathWindow)), time.Now())
+		giveUp := s.MaxDeaths > 0 && len(deaths) >= s.MaxDeaths
+		if asked = s.rest(ctx, c, end.err, wait, giveUp); ctx.Err() != nil {
+			c.done(asked, ErrEnding)
 			return nil
-		case <-time.After(wait):
 		}
 		wait = min(2*wait, mostWait)
+		if asked != nil {
+			wait, deaths = firstWait, nil
+		}
 	}
 }
 
-// confNow is the configuration for the next start. Huge pages come and go, so
-// it is made anew for each; smallPages: without them, whatever is free.
-func (s *Supervisor) confNow(smallPages bool) startup.Config {
-	conf := s.Conf
+// rest records a death and waits for the next start: for some time, or until
+// somebody asks for it.
+func (s *Supervisor) rest(ctx context.Context, c *control, err error, wait time.Duration, giveUp bool) *request {
+	state, next := node.StateWaiting, time.Now().Add(wait)
+	log := s.Log.WithError(err)
+	var after <-chan time.Time
+	if giveUp {
+		state, next = node.StateGivenUp, time.Time{}
+		log.Errorf("VPP is down: it died %d times within %s and is not started again; the kernel carries the traffic. Mend it, then: vpp-manager restart --run-dir %s",
+			s.MaxDeaths, s.DeathWindow, s.Conf.RunDir)
+	} else {
+		log.WithField("restart in", wait).Error("VPP is down")
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		after = t.C
+	}
+	c.journal.set(state, func(m *node.Manager) {
+		m.PID, m.NextStart = 0, next
+		m.Deaths++
+		m.LastDeath, m.LastDeathAt = err.Error(), time.Now()
+	})
+	select {
+	case <-ctx.Done():
+	case <-after:
+	case r := <-c.requests:
+		return r
+	}
+	return nil
+}
+
+// recent keeps the times after begin.
+func recent(times []time.Time, begin time.Time) []time.Time {
+	var out []time.Time
+	for _, t := range times {
+		if t.After(begin) {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// next is what the next start uses. Huge pages come and go, so they are counted
+// for each; smallPages: without them, whatever is free.
+func (s *Supervisor) next(smallPages bool) (string, startup.Config, error) {
+	path, conf := s.Path, s.Conf
+	if s.Next != nil {
+		var err error
+		if path, conf, err = s.Next(); err != nil {
+			return "", startup.Config{}, err
+		}
+		if conf.RunDir != s.Conf.RunDir {
+			return "", startup.Config{}, fmt.Errorf("run directory: %s became %s while vpp-manager runs; start it anew", s.Conf.RunDir, conf.RunDir)
+		}
+	}
+	return path, s.pages(conf, smallPages), nil
+}
+
+func (s *Supervisor) pages(conf startup.Config, smallPages bool) startup.Config {
 	switch {
 	case smallPages:
 		conf.HugePages = false
@@ -104,48 +224,4 @@ func (s *Supervisor) confNow(smallPages bool) startup.Config {
 		s.Log.WithFields(logrus.Fields{"use": conf.HugePages, "free": h.Free, "size": h.Size, "nodes": h.Nodes}).Debug("Huge pages")
 	}
 	return conf
-}
-
-// once is one life of VPP; up tells whether it ever was ready.
-func (s *Supervisor) once(ctx context.Context, conf startup.Config) (up bool, err error) {
-	if s.Before != nil {
-		if err := s.Before(); err != nil {
-			return false, err
-		}
-	}
-	if s.After != nil {
-		defer s.After()
-	}
-	p, err := Start(s.Path, conf, s.CoreDumps)
-	if err != nil {
-		return false, err
-	}
-	defer p.Stop(s.Grace)
-	s.Log.WithFields(logrus.Fields{"pid": p.PID(), "vpp": s.Path}).Info("VPP started")
-	sctx, cancel := context.WithTimeout(ctx, s.StartTimeout)
-	version, err := p.WaitReady(sctx, s.Require...)
-	late := ctx.Err() == nil && sctx.Err() != nil
-	cancel()
-	if err != nil {
-		var death *DeathError
-		if late && !errors.As(err, &death) {
-			err = fmt.Errorf("VPP's API did not answer within %s: %w", s.StartTimeout, err)
-		}
-		return false, err
-	}
-	if s.Conf.Workers == 0 {
-		if err := p.Unpin(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			s.Log.WithError(err).Warn("VPP stays on the CPU it chose")
-		}
-	}
-	s.Log.WithFields(logrus.Fields{"pid": p.PID(), "version": version, "socket": s.Conf.APISocket()}).Info("VPP is ready")
-	if s.Ready != nil {
-		s.Ready(p.PID(), version)
-	}
-	select {
-	case <-ctx.Done():
-		return true, nil
-	case <-p.Done():
-		return true, p.Death()
-	}
 }

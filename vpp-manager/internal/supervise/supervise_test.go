@@ -135,10 +135,10 @@ func TestHugePagesAreCountedAtEachStart(t *testing.T) {
 		counts = counts[1:]
 		return h
 	}}
-	require.True(t, s.confNow(false).HugePages)
-	require.False(t, s.confNow(false).HugePages)
-	require.False(t, s.confNow(true).HugePages)
-	require.True(t, s.confNow(false).HugePages)
+	require.True(t, s.pages(s.Conf, false).HugePages)
+	require.False(t, s.pages(s.Conf, false).HugePages)
+	require.False(t, s.pages(s.Conf, true).HugePages)
+	require.True(t, s.pages(s.Conf, false).HugePages)
 }
 
 // A VPP that dies for another reason is tried twice, and the second death is
@@ -162,7 +162,7 @@ func TestStartTimeout(t *testing.T) {
 }
 
 func TestStopKillsWhatIgnoresSIGTERM(t *testing.T) {
-	p, err := Start(script(t, "trap '' TERM; while :; do sleep 0.05; done"), config(t), false)
+	p, err := Start(script(t, "trap '' TERM; while :; do sleep 0.05; done"), config(t))
 	require.NoError(t, err)
 	time.Sleep(100 * time.Millisecond) // until the trap is set
 	begin := time.Now()
