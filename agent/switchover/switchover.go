@@ -241,7 +241,7 @@ func (g *Gate) pass() {
 		// Where VPP is active, it goes on with what the old and the new state
 		// have in common; where it is not, or nobody knows yet, nothing changes.
 		g.mu.Lock()
-		if !g.active {
+		if !g.known {
 			g.why = "VPP is being programmed"
 		}
 		g.mu.Unlock()
