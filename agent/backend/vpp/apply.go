@@ -63,6 +63,7 @@ type applier struct {
 	view    *view
 	source  uint8 // our FIB source; 0: not looked up yet
 	tables  map[binapi.Table]bool
+	buffers int // bytes of data in VPP's buffers; 0: not asked yet
 	deleted bool
 	failed  []error
 }

@@ -97,9 +97,10 @@ func (b *Backend) dump(ctx context.Context, c *binapi.Conn) (dataplane.State, er
 	for _, rt := range r.routes {
 		s.Routes[dataplane.RouteKey{Table: rt.Table, Prefix: rt.Prefix}] = routeValue(rt, v)
 	}
-	if err := b.dumpLocalSIDs(s, r.localSIDs); err != nil {
+	if err := dumpMemifs(ctx, c, v, s); err != nil {
 		return dataplane.State{}, err
 	}
+	b.dumpLocalSIDs(s, r.localSIDs)
 	for _, p := range r.policies {
 		if b.own(p.BSID) {
 			s.Policies[dataplane.PolicyKey{BSID: p.BSID}] = policyValue(p)
@@ -121,7 +122,7 @@ func routeValue(r binapi.Route, v *view) dataplane.Route {
 	var out dataplane.Route
 	for _, p := range r.Paths {
 		name, ok := v.byIndex[p.Interface]
-		if !ok {
+		if !ok || p.Receive {
 			name = p.Interface.String()
 		}
 		out.NextHops = append(out.NextHops, dataplane.NextHop{Interface: name, Gateway: p.Gateway, Weight: p.Weight})
@@ -216,20 +217,8 @@ func (b *Backend) dumpSettings(s dataplane.State, v *view, r raw) {
 	}
 }
 
-// dumpLocalSIDs reports the SIDs in our locator. The kernel's guard of a uN is
-// part of it: one without the other has no behaviour, so that it is repaired
-// when wanted and removed when not.
-func (b *Backend) dumpLocalSIDs(s dataplane.State, sids []binapi.LocalSID) error {
-	var guards []netip.Prefix
-	if b.guarded() {
-		var err error
-		if guards, err = listGuards(); err != nil {
-			return err
-		}
-		for _, g := range guards {
-			s.LocalSIDs[dataplane.LocalSIDKey{SID: g}] = dataplane.LocalSID{}
-		}
-	}
+// dumpLocalSIDs reports the SIDs in our locator.
+func (b *Backend) dumpLocalSIDs(s dataplane.State, sids []binapi.LocalSID) {
 	for _, l := range sids {
 		if !b.own(l.SID) {
 			continue
@@ -238,9 +227,7 @@ func (b *Backend) dumpLocalSIDs(s dataplane.State, sids []binapi.LocalSID) error
 		value := dataplane.LocalSID{Table: l.Table}
 		switch l.Behaviour {
 		case binapi.SREndUN:
-			if !b.guarded() || slices.Contains(guards, key.SID) {
-				value.Behaviour = dataplane.BehaviourUN
-			}
+			value.Behaviour = dataplane.BehaviourUN
 		case binapi.SREndUNPerf:
 			value.Behaviour = "uN (perf)"
 		case binapi.SREnd:
@@ -254,5 +241,4 @@ func (b *Backend) dumpLocalSIDs(s dataplane.State, sids []binapi.LocalSID) error
 		}
 		s.LocalSIDs[key] = value
 	}
-	return nil
 }

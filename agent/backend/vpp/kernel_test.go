@@ -9,20 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// foreignGuard looks like a guard but has another protocol number.
-func foreignGuard() *netlink.Route {
+// foreignRoute is in the kernel, which this backend leaves alone.
+func foreignRoute() *netlink.Route {
 	_, dst, _ := net.ParseCIDR("fcbb:bb00:77::/48")
-	return &netlink.Route{Dst: dst, Type: unix.RTN_BLACKHOLE, Protocol: unix.RTPROT_STATIC, Priority: metric}
+	return &netlink.Route{Dst: dst, Type: unix.RTN_BLACKHOLE, Protocol: unix.RTPROT_STATIC, Priority: 83}
 }
 
 func addForeignKernelRoute(t *testing.T) {
 	t.Helper()
-	require.NoError(t, netlink.RouteAdd(foreignGuard()))
+	require.NoError(t, netlink.RouteAdd(foreignRoute()))
 }
 
 func requireForeignKernelRoute(t *testing.T) {
 	t.Helper()
-	r := foreignGuard()
+	r := foreignRoute()
 	got, err := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Dst: r.Dst, Type: r.Type}, netlink.RT_FILTER_DST|netlink.RT_FILTER_TYPE)
 	require.NoError(t, err)
 	require.Len(t, got, 1)

@@ -9,10 +9,6 @@ import (
 	"github.com/sidewinder-net/sidewinder/binapi"
 )
 
-// guarded: the kernel sees what comes in on the uplink as well, and must not
-// send on packets to our SIDs.
-func (b *Backend) guarded() bool { return b.opts.UplinkDriver == DriverAFPacket }
-
 // sidOf writes a local SID in VPP's terms.
 func sidOf(k dataplane.LocalSIDKey, v dataplane.LocalSID) (binapi.LocalSID, error) {
 	out := binapi.LocalSID{SID: k.SID.Addr(), Table: v.Table}
@@ -73,10 +69,6 @@ func (a *applier) setLocalSIDs(changes []dataplane.Change) error {
 		want, err := sidOf(k, ch.New.(dataplane.LocalSID))
 		if err == nil && !a.own(want.SID) {
 			err = fmt.Errorf("%w: it is outside the locator %s", dataplane.ErrUnsupported, a.opts.Locator)
-		}
-		if err == nil && want.Behaviour == binapi.SREndUN && a.guarded() {
-			// Before VPP takes the packets, and the kernel with it.
-			err = addGuard(k.SID)
 		}
 		if err != nil {
 			a.fail(ch, err)
@@ -143,8 +135,7 @@ func (a *applier) deleteLocalSIDs(changes []dataplane.Change) error {
 	calls, of := a.collect(changes, func(ch dataplane.Change) (*binapi.Call, error) {
 		k := ch.Key.(dataplane.LocalSIDKey)
 		if !a.own(k.SID.Addr()) {
-			// A guard that an earlier locator left in the kernel.
-			return nil, a.removeGuard(k.SID)
+			return nil, nil
 		}
 		return binapi.SRLocalSIDDel(keyedSID(k)), nil
 	})
@@ -166,9 +157,6 @@ func (a *applier) deleteLocalSIDs(changes []dataplane.Change) error {
 				err = otherLength(k, call.Err)
 			}
 		}
-		if err == nil {
-			err = a.removeGuard(of[i].Key.(dataplane.LocalSIDKey).SID)
-		}
 		a.fail(of[i], err)
 	}
 	return nil
@@ -189,13 +177,6 @@ func (a *applier) stillShown(deletions []*binapi.Call) (map[netip.Prefix]bool, e
 		shown[sidPrefix(l)] = true
 	}
 	return shown, nil
-}
-
-func (a *applier) removeGuard(sid netip.Prefix) error {
-	if !a.guarded() || sid.Bits() == 128 {
-		return nil
-	}
-	return delGuard(sid)
 }
 
 // steerings adds, moves or deletes steering entries. VPP moves one in a single

@@ -24,12 +24,14 @@ type view struct {
 	parked map[string]held
 	// lo is the loopback of ours; nil when there is none.
 	lo *held
+	// memifs are the interfaces behind pods' memifs.
+	memifs memifView
 	// others are interfaces without a tag of ours.
 	others []binapi.Interface
 }
 
 func newView(all []binapi.Interface) *view {
-	v := &view{byName: map[string]held{}, byIndex: map[binapi.Index]string{}, parked: map[string]held{}}
+	v := &view{byName: map[string]held{}, byIndex: map[binapi.Index]string{}, parked: map[string]held{}, memifs: newMemifView()}
 	for _, i := range all {
 		t, ok := parseTag(i.Tag)
 		switch {
@@ -39,12 +41,22 @@ func newView(all []binapi.Interface) *view {
 			v.lo = &held{Interface: i, tag: t}
 		case t.role == roleParked:
 			v.parked[t.name] = held{Interface: i, tag: t}
+		case v.memifs.take(i, t):
 		default:
 			v.byName[t.name] = held{Interface: i, tag: t}
 			v.byIndex[i.Index] = t.name
 		}
 	}
 	return v
+}
+
+// anyOn is the interface of this name, in use or parked.
+func (v *view) anyOn(name string) (held, bool) {
+	if h, ok := v.byName[name]; ok {
+		return h, true
+	}
+	h, ok := v.parked[name]
+	return h, ok
 }
 
 func readView(ctx context.Context, c *binapi.Conn) (*view, error) {
