@@ -10,107 +10,21 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/sidewinder-net/sidewinder/xdp"
 )
 
-// The few system calls that are tried here are made directly, as VPP's libbpf
-// makes them, so that each answer is the kernel's own.
-
-// bpf is bpf(2). The attributes are in the kernel's layout (linux/bpf.h); those
-// that are left out are zero.
-func bpf(command int, attr []byte) (int, error) {
-	n, _, errno := unix.Syscall(unix.SYS_BPF, uintptr(command), uintptr(unsafe.Pointer(&attr[0])), uintptr(len(attr)))
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(n), nil
-}
-
-// words lays 32-bit numbers out one after the other.
-func words(w ...uint32) []byte {
-	var b []byte
-	for _, v := range w {
-		b = binary.NativeEndian.AppendUint32(b, v)
-	}
-	return b
-}
-
-// passProgram loads the smallest XDP program: r0 = XDP_PASS; exit.
-func passProgram() (fd int, err error) {
-	code := []uint64{0xb7 | 2<<32, 0x95}
-	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
-		return 0, errors.New("not tried on big-endian machines")
-	}
-	license := append([]byte("GPL"), 0)
-	attr := words(unix.BPF_PROG_TYPE_XDP, uint32(len(code)))
-	attr = binary.NativeEndian.AppendUint64(attr, uint64(uintptr(unsafe.Pointer(&code[0]))))
-	attr = binary.NativeEndian.AppendUint64(attr, uint64(uintptr(unsafe.Pointer(&license[0]))))
-	attr = append(attr, make([]byte, 24)...)
-	fd, err = bpf(unix.BPF_PROG_LOAD, attr)
-	runtime.KeepAlive(code)
-	runtime.KeepAlive(license)
-	if err != nil {
-		return 0, fmt.Errorf("loading an XDP program: %w", err)
-	}
-	return fd, nil
-}
-
-// tryXDP attaches a program to a link in both modes.
+// tryXDP attaches the shim to a link.
 func tryXDP(index int) error {
-	fd, err := passProgram()
+	shim, err := xdp.Attach(index)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
 	l, err := netlink.LinkByIndex(index)
-	if err != nil {
-		return err
+	if err == nil && (l.Attrs().Xdp == nil || l.Attrs().Xdp.AttachMode != nl.XDP_ATTACHED_DRV) {
+		err = errors.New("veth has no native mode, only the generic one")
 	}
-	for _, mode := range []struct {
-		name string
-		flag int
-	}{{"native", nl.XDP_FLAGS_DRV_MODE}, {"generic", nl.XDP_FLAGS_SKB_MODE}} {
-		if err := netlink.LinkSetXdpFdWithFlags(l, fd, mode.flag); err != nil {
-			return fmt.Errorf("attaching an XDP program to a veth, %s mode: %w", mode.name, err)
-		}
-		if err := netlink.LinkSetXdpFdWithFlags(l, -1, mode.flag); err != nil {
-			return fmt.Errorf("detaching an XDP program, %s mode: %w", mode.name, err)
-		}
-	}
-	return nil
-}
-
-// tryMaps makes one map of each kind that the shim has.
-func tryMaps() error {
-	var fds []int
-	defer func() {
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
-	}()
-	inner := 0
-	for _, m := range []struct {
-		name                           string
-		kind, key, value, flags, count uint32
-		nested                         bool
-	}{
-		{name: "XSKMAP", kind: unix.BPF_MAP_TYPE_XSKMAP, key: 4, value: 4, count: 64},
-		{name: "per-CPU array", kind: unix.BPF_MAP_TYPE_PERCPU_ARRAY, key: 4, value: 8, count: 16},
-		{name: "LRU hash", kind: unix.BPF_MAP_TYPE_LRU_HASH, key: 20, value: 4, count: 1024},
-		{name: "longest-prefix map", kind: unix.BPF_MAP_TYPE_LPM_TRIE, key: 20, value: 4, flags: unix.BPF_F_NO_PREALLOC, count: 1024},
-		{name: "array of maps", kind: unix.BPF_MAP_TYPE_ARRAY_OF_MAPS, key: 4, value: 4, count: 2, nested: true},
-	} {
-		attr := words(m.kind, m.key, m.value, m.count, m.flags)
-		if m.nested {
-			attr = append(attr, words(uint32(inner))...)
-		}
-		fd, err := bpf(unix.BPF_MAP_CREATE, attr)
-		if err != nil {
-			return fmt.Errorf("making a BPF map (%s): %w", m.name, err)
-		}
-		fds = append(fds, fd)
-		inner = fd // the last before the array is the longest-prefix map
-	}
-	return nil
+	return errors.Join(err, shim.Detach(), shim.Close())
 }
 
 // What VPP's af_xdp asks for: its buffers with their header of 256 bytes, at any
@@ -153,8 +67,27 @@ func tryAFXDP(index int) error {
 	return nil
 }
 
-// programName is an XDP program's name; empty when it has none, or when this
-// process may not ask.
+// bpf is bpf(2). The attributes are in the kernel's layout (linux/bpf.h); those
+// that are left out are zero.
+func bpf(command int, attr []byte) (int, error) {
+	n, _, errno := unix.Syscall(unix.SYS_BPF, uintptr(command), uintptr(unsafe.Pointer(&attr[0])), uintptr(len(attr)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+// words lays 32-bit numbers out one after the other.
+func words(w ...uint32) []byte {
+	var b []byte
+	for _, v := range w {
+		b = binary.NativeEndian.AppendUint32(b, v)
+	}
+	return b
+}
+
+// programName is any XDP program's name; empty when it has none, or when this
+// process may not ask. Package xdp opens the shim only.
 func programName(id uint32) string {
 	fd, err := bpf(unix.BPF_PROG_GET_FD_BY_ID, words(id, 0, 0))
 	if err != nil {

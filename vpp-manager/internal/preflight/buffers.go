@@ -86,7 +86,7 @@ func buffers(in input) Finding {
 	what := fmt.Sprintf("%d, of %d asked for, fit into pages of %s", have, in.Buffers, bytesText(page))
 	want := in.Options
 	for want.poolBuffers(page) < load && want.Buffers < 1<<24 {
-		want.Buffers *= 2
+		want.Buffers += 4096 - want.Buffers%4096
 	}
 	fix := fmt.Sprintf("--buffers %d (%s for each NUMA node), or fewer pods (--max-pods)", want.Buffers, bytesText(want.poolBytes(page)))
 	if page == smallPage {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/sidewinder-net/sidewinder/vpp-manager/find"
 )
 
 // check is one row of the table.
@@ -16,26 +18,27 @@ type check struct {
 	start bool
 	// skip says why the options do not need the check; nil or "": they do.
 	skip func(o Options) string
-	run  func(ctx context.Context, in input) []Finding
+	run  func(in input) []Finding
 }
 
 // input is what a check works on.
 type input struct {
 	Machine
 	Options
-	// features are tried once, when a check first asks.
+	// Each of these is asked once, when a check first needs it: what the kernel
+	// can do; the VPP that was started; the uplinks, and what is wrong with them.
 	features func() Features
-	// uplinks likewise.
-	uplinks func() ([]Link, []Finding)
+	started  func() (find.VPP, error)
+	uplinks  func() ([]Link, []Finding)
 }
 
-func one(f func(in input) Finding) func(context.Context, input) []Finding {
-	return func(_ context.Context, in input) []Finding { return []Finding{f(in)} }
+func one(f func(in input) Finding) func(input) []Finding {
+	return func(in input) []Finding { return []Finding{f(in)} }
 }
 
 // each runs f on every uplink that exists.
-func each(f func(in input, l Link) Finding) func(context.Context, input) []Finding {
-	return func(_ context.Context, in input) []Finding {
+func each(f func(in input, l Link) Finding) func(input) []Finding {
+	return func(in input) []Finding {
 		links, _ := in.uplinks()
 		var out []Finding
 		for _, l := range links {
@@ -89,6 +92,7 @@ func QuickReport(ctx context.Context, m Machine, o Options) Report {
 func run(ctx context.Context, m Machine, o Options, want func(check) bool) Report {
 	in := input{Machine: m, Options: o}
 	in.features = sync.OnceValue(func() Features { return m.Try(ctx) })
+	in.started = sync.OnceValues(func() (find.VPP, error) { return m.Find(ctx, o.VPP, groupsOf(o)...) })
 	in.uplinks = sync.OnceValues(in.findUplinks)
 	r := Report{Version: Version, Verdict: OK, Options: o}
 	for _, c := range checks() {
@@ -102,7 +106,7 @@ func run(ctx context.Context, m Machine, o Options, want func(check) bool) Repor
 			}
 		}
 		if found == nil {
-			found = c.run(ctx, in)
+			found = c.run(in)
 		}
 		for _, f := range found {
 			f.Found, f.Fix = oneLine(f.Found), oneLine(f.Fix)

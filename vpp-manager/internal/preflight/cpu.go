@@ -31,7 +31,7 @@ func cpus(in input) Finding {
 	need := 1 + in.Workers
 	if set.Size() < need {
 		return failure(fmt.Sprintf("--workers %d or fewer, or allow more CPUs (cpuset of the container)", set.Size()-1),
-			"%d allowed (%s), %d needed for the main thread and %d workers", set.Size(), set, need, in.Workers)
+			"%d allowed (%s), %d needed for the main thread and %s", set.Size(), set, need, count(in.Workers, "worker"))
 	}
 	if quota, found := in.cpuQuota(); found && quota < float64(need) {
 		return warning("raise or remove the container's CPU limit: a thread that polls is stopped for the rest of each period",
@@ -74,9 +74,9 @@ func isolatedCPUs(in input) Finding {
 	case usable.IsEmpty():
 		return warning("allow them to this process (taskset, cpuset of the container)", "%s, none of which this process may use (%s)", isolated, set)
 	case usable.Size() < in.Workers:
-		return warning(fix, "%s for %d workers", usable, in.Workers)
+		return warning(fix, "%s for %s", usable, count(in.Workers, "worker"))
 	}
-	return ok("%s for %d workers", usable, in.Workers)
+	return ok("%s for %s", usable, count(in.Workers, "worker"))
 }
 
 func hyperThreads(in input) Finding {

@@ -1,7 +1,6 @@
 package preflight
 
 import (
-	"context"
 	"strconv"
 	"strings"
 )
@@ -54,7 +53,7 @@ func vfio(in input) Finding {
 }
 
 // iommuGroup: all devices of a group go to one owner.
-func iommuGroup(_ context.Context, in input) []Finding {
+func iommuGroup(in input) []Finding {
 	if why := in.noPCI(); why != "" {
 		return []Finding{skipped("%s", why)}
 	}

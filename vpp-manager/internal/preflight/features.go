@@ -9,6 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/sidewinder-net/sidewinder/xdp"
 )
 
 // Feature is something that the kernel can do or not.
@@ -19,7 +21,7 @@ const (
 	FeatureVeth    Feature = "veth"
 	FeaturePacket  Feature = "packet socket"
 	FeatureXDP     Feature = "XDP"
-	FeatureMaps    Feature = "BPF maps"
+	FeatureShim    Feature = "XDP shim"
 	FeatureAFXDP   Feature = "AF_XDP"
 	FeatureEncap   Feature = "seg6 encap.red"
 	FeatureNexthop Feature = "nexthop with seg6"
@@ -49,9 +51,9 @@ func lacks() map[Feature]lack {
 	return map[Feature]lack{
 		FeatureVeth:    {Failure, "a pair was made", "pods cannot be wired", "CONFIG_VETH", ""},
 		FeaturePacket:  {Failure, "a socket was opened", "VPP's af_packet needs them", "CONFIG_PACKET", ""},
-		FeatureXDP:     {Failure, "attached in native and in generic mode", "VPP's af_xdp needs it; --driver af_packet and --pod-driver af_packet do not", "CONFIG_BPF_SYSCALL", "4.19"},
-		FeatureMaps:    {Failure, "all kinds were made", "the XDP shim needs them; --driver af_packet and --pod-driver af_packet do not", "CONFIG_BPF_SYSCALL and CONFIG_XDP_SOCKETS", "4.18"},
-		FeatureAFXDP:   {Failure, "a socket was bound with VPP's settings", "VPP's af_xdp needs them; --driver af_packet and --pod-driver af_packet do not", "CONFIG_XDP_SOCKETS", oldestKernel},
+		FeatureXDP:     {Failure, "the shim was attached to one, in native mode", "VPP's af_xdp needs it; --driver af_packet and --pod-driver af_packet do not", "CONFIG_BPF_SYSCALL", "4.19"},
+		FeatureShim:    {Failure, "it was loaded and ran", "VPP's af_xdp needs it; --driver af_packet and --pod-driver af_packet do not", "CONFIG_BPF_SYSCALL and CONFIG_XDP_SOCKETS", shimKernel},
+		FeatureAFXDP:   {Failure, "a socket was bound with VPP's settings", "VPP's af_xdp needs them; --driver af_packet and --pod-driver af_packet do not", "CONFIG_XDP_SOCKETS", "5.4"},
 		FeatureEncap:   {Warning, "a route was made", "the kernel cannot carry the overlay while VPP is down", "CONFIG_IPV6_SEG6_LWTUNNEL", "6.0"},
 		FeatureNexthop: {Warning, "a group was made", "the kernel cannot carry the overlay while VPP is down", "CONFIG_IPV6_SEG6_LWTUNNEL", "5.3"},
 		FeatureDT6:     {Warning, "a SID was made", "the kernel does not decapsulate IPv6 while VPP is down", "CONFIG_IPV6_SEG6_LWTUNNEL", "4.14"},
@@ -61,7 +63,7 @@ func lacks() map[Feature]lack {
 	}
 }
 
-func feature(name Feature) func(context.Context, input) []Finding {
+func feature(name Feature) func(input) []Finding {
 	return one(func(in input) Finding { return in.features().judge(name) })
 }
 
@@ -79,7 +81,12 @@ func (f Features) judge(name Feature) Finding {
 		fix += ", Linux " + l.since + " or later"
 	}
 	fix += " (a module of that name may have to be loaded)"
-	if errors.Is(err, os.ErrPermission) {
+	var unsupported *xdp.UnsupportedError
+	switch {
+	case errors.As(err, &unsupported):
+		fix = unsupported.Remedy
+		err = fmt.Errorf("%s: %w", unsupported.Feature, unsupported.Err)
+	case errors.Is(err, os.ErrPermission):
 		fix = "run as root, with the capabilities that the check \"privileges\" names"
 	}
 	return Finding{Verdict: l.verdict, Found: fmt.Sprintf("%v: %s", err, l.consequence), Fix: fix}
@@ -124,7 +131,7 @@ func tryHere() Features {
 	index, err := vethPair()
 	note(FeatureVeth, err)
 	note(FeaturePacket, tryPacketSocket())
-	note(FeatureMaps, tryMaps())
+	note(FeatureShim, xdp.Supported())
 	if err == nil {
 		note(FeatureXDP, tryXDP(index))
 		note(FeatureAFXDP, tryAFXDP(index))

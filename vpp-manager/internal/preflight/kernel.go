@@ -9,22 +9,22 @@ import (
 
 // Kernel releases.
 const (
-	// oldestKernel can hold VPP's interfaces and the standby's objects at all:
-	// AF_XDP with unaligned chunks and need_wakeup, which VPP's plugin always
-	// asks for, came with 5.4; nexthop objects with 5.3.
-	oldestKernel = "5.4"
-	// fullKernel has all that the kernel's half of Sidewinder uses: NEXT-C-SID
-	// (6.1), H.Encaps.Red (6.0), managed neighbours (5.16).
+	// shimKernel runs the XDP shim (bpf_ktime_get_coarse_ns is of 5.11), and has
+	// AF_XDP as VPP uses it (unaligned chunks and need_wakeup are of 5.4).
+	shimKernel = "5.11"
+	// fullKernel has all that the kernel's half of Sidewinder uses.
 	fullKernel = "6.1"
 )
 
-// since names what came with a kernel release, newest first.
+// since names what came with a kernel release, newest first. That of SRv6 is
+// from segment-routing.net/open-software/linux, the rest from the kernel's own
+// history.
 var since = []struct{ release, what string }{
 	{"6.1", "End with NEXT-C-SID (uN)"},
-	{"6.0", "H.Encaps.Red: the standby cannot steer without it"},
+	{"6.0", "H.Encaps.Red, without which the kernel cannot carry the overlay while VPP is down"},
 	{"5.16", "neighbours that the kernel keeps resolved (NTF_EXT_MANAGED)"},
-	{"5.11", "BPF memory that does not count as locked"},
-	{"5.6", "AF_XDP send and poll at the same time: interrupt mode with workers"},
+	{"5.11", "what the XDP shim and AF_XDP need"},
+	{"5.3", "nexthop objects, which SR policies are kept in"},
 }
 
 // leadingNumbers are those of a kernel's release text, such as 6.1.0-18-amd64 or
@@ -32,16 +32,18 @@ var since = []struct{ release, what string }{
 var leadingNumbers = regexp.MustCompile(`^\d+(\.\d+)+`)
 
 func kernelVersion(in input) Finding {
-	return judgeKernel(in.text("proc/sys/kernel/osrelease"))
+	return judgeKernel(in.text("proc/sys/kernel/osrelease"), in.uses(AFXDP))
 }
 
-func judgeKernel(text string) Finding {
+// judgeKernel compares a release text, as numbers, with what is needed.
+func judgeKernel(text string, afXDP bool) Finding {
 	got, err := version.ParseGeneric(leadingNumbers.FindString(text))
 	if err != nil {
 		return warning("see the checks of the features themselves", "the release %q has no number", text)
 	}
-	if got.LessThan(version.MustParseGeneric(oldestKernel)) {
-		return failure("use Linux "+fullKernel+" or later", "%s is older than %s, and has no AF_XDP as VPP uses it", text, oldestKernel)
+	if afXDP && got.LessThan(version.MustParseGeneric(shimKernel)) {
+		return failure("use Linux "+fullKernel+" or later, or --driver af_packet and --pod-driver af_packet",
+			"%s is older than %s, which the XDP shim needs", text, shimKernel)
 	}
 	var missing []string
 	for _, s := range since {

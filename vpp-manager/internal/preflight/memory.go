@@ -86,6 +86,9 @@ func fileDescriptors(in input) Finding {
 		return skipped("the limit cannot be read: %v", err)
 	}
 	need := uint64(descriptorsBase + descriptorsEach*(in.MaxPods+len(in.Uplinks)+1) + 4*in.Workers)
+	if in.has(unix.CAP_SYS_RESOURCE) {
+		return ok("as many as are needed: vpp-manager may raise the limit (CAP_SYS_RESOURCE)")
+	}
 	if hard < need {
 		return failure(fmt.Sprintf("LimitNOFILE=%d in the unit of the container runtime or of vpp-manager", max(65536, need)), "at most %d, VPP with %d pods takes up to %d", hard, in.MaxPods, need)
 	}

@@ -24,12 +24,16 @@ var capability = []struct {
 	{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN", map[Driver]string{DPDK: "read physical addresses"}},
 }
 
+// has reports whether this process has a capability (capabilities(7)).
+func (in input) has(bit int) bool {
+	mask, _ := strconv.ParseUint(in.field("proc/self/status", "CapEff"), 16, 64)
+	return mask>>bit&1 == 1
+}
+
 func privileges(in input) Finding {
-	mask, err := strconv.ParseUint(in.field("proc/self/status", "CapEff"), 16, 64)
-	if err != nil {
+	if in.field("proc/self/status", "CapEff") == "" {
 		return skipped("/proc/self/status does not tell the capabilities")
 	}
-	has := func(bit int) bool { return mask>>bit&1 == 1 }
 	var missing []string
 	for _, c := range capability {
 		var why []string
@@ -39,8 +43,8 @@ func privileges(in input) Finding {
 			}
 		}
 		// What CAP_BPF and CAP_PERFMON allow, CAP_SYS_ADMIN does too.
-		covered := (c.bit == unix.CAP_BPF || c.bit == unix.CAP_PERFMON) && has(unix.CAP_SYS_ADMIN)
-		if why != nil && !has(c.bit) && !covered {
+		covered := (c.bit == unix.CAP_BPF || c.bit == unix.CAP_PERFMON) && in.has(unix.CAP_SYS_ADMIN)
+		if why != nil && !in.has(c.bit) && !covered {
 			missing = append(missing, c.name+" ("+strings.Join(why, ", ")+")")
 		}
 	}
@@ -64,8 +68,6 @@ func memlock(in input) Finding {
 		return skipped("the limit cannot be read: %v", err)
 	}
 	const fix = "give CAP_IPC_LOCK and CAP_SYS_RESOURCE, or the limit: LimitMEMLOCK=infinity in the systemd unit of the container runtime or of vpp-manager"
-	mask, _ := strconv.ParseUint(in.field("proc/self/status", "CapEff"), 16, 64)
-	has := func(bit int) bool { return mask>>bit&1 == 1 }
 	old := false
 	if got, err := version.ParseGeneric(leadingNumbers.FindString(in.text("proc/sys/kernel/osrelease"))); err == nil {
 		old = got.LessThan(version.MustParseGeneric("5.11"))
@@ -73,11 +75,11 @@ func memlock(in input) Finding {
 	switch {
 	case soft == unix.RLIM_INFINITY:
 		return ok("unlimited")
-	case has(unix.CAP_SYS_RESOURCE):
-		return ok("%s, which VPP raises (CAP_SYS_RESOURCE)", bytesText(soft))
+	case in.has(unix.CAP_SYS_RESOURCE):
+		return ok("%s, which is raised for VPP (CAP_SYS_RESOURCE)", bytesText(soft))
 	case hard == unix.RLIM_INFINITY:
-		return ok("%s, which VPP raises to its hard limit, unlimited", bytesText(soft))
-	case has(unix.CAP_IPC_LOCK) && !old:
+		return ok("%s, which is raised for VPP to its hard limit, unlimited", bytesText(soft))
+	case in.has(unix.CAP_IPC_LOCK) && !old:
 		return ok("%s, which does not hold with CAP_IPC_LOCK", bytesText(soft))
 	case old:
 		return failure(fix, "at most %s, which on a kernel before 5.11 also bounds the shim's maps", bytesText(hard))

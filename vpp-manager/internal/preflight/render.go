@@ -43,8 +43,8 @@ func (r Report) WriteTable(w io.Writer) error {
 			row("", "", "fix: "+res.Fix)
 		}
 	}
-	fmt.Fprintf(&b, "\n%s: %d ok, %d warnings, %d failures, %d skipped\n",
-		r.Verdict, r.Count(OK), r.Count(Warning), r.Count(Failure), r.Count(Skipped))
+	fmt.Fprintf(&b, "\n%s: %d ok, %s, %s, %d skipped\n",
+		r.Verdict, r.Count(OK), count(r.Count(Warning), "warning"), count(r.Count(Failure), "failure"), r.Count(Skipped))
 	text := strings.Split(b.String(), "\n")
 	for i := range text {
 		text[i] = strings.TrimRight(text[i], " ")

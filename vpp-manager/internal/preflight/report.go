@@ -3,6 +3,7 @@ package preflight
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -136,4 +137,12 @@ func failure(fix, format string, args ...any) Finding {
 func (f Finding) of(object string) Finding {
 	f.Object = object
 	return f
+}
+
+// count writes a number with its noun, in the plural where that is due.
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return strconv.Itoa(n) + " " + noun + "s"
 }

@@ -1,7 +1,6 @@
 package preflight
 
 import (
-	"context"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -133,7 +132,7 @@ func (m Machine) networkdLeavesRoutes() bool {
 	return leaves
 }
 
-func ipv6(_ context.Context, in input) []Finding {
+func ipv6(in input) []Finding {
 	const conf = "proc/sys/net/ipv6/conf"
 	if !in.exists(conf) {
 		return []Finding{failure("take ipv6.disable=1 from the kernel's command line", "the kernel has no IPv6")}

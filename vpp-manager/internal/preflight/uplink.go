@@ -1,7 +1,6 @@
 package preflight
 
 import (
-	"context"
 	"fmt"
 	"strings"
 )
@@ -48,7 +47,7 @@ func linkNamed(all []Link, name string) (Link, bool) {
 
 func base(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
 
-func uplinkCheck(_ context.Context, in input) []Finding {
+func uplinkCheck(in input) []Finding {
 	links, out := in.uplinks()
 	for _, l := range links {
 		switch {

@@ -1,7 +1,6 @@
 package preflight
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -68,26 +67,46 @@ func vppPlugins(in input) Finding {
 	return ok("%s", strings.Join(need, ", "))
 }
 
-func vppAPI(ctx context.Context, in input) []Finding {
+// groupsOf are the API messages that the drivers need.
+func groupsOf(o Options) []binapi.Group {
+	var out []binapi.Group
+	if o.uses(AFXDP) {
+		out = append(out, binapi.GroupAFXDP)
+	}
+	if o.uses(AFPacket) {
+		out = append(out, binapi.GroupAFPacket)
+	}
+	return out
+}
+
+func vppAPI(in input) Finding {
 	if _, err := in.Locate(in.VPP); err != nil {
-		return []Finding{skipped("VPP was not found")}
+		return skipped("VPP was not found")
 	}
-	var groups []binapi.Group
-	if in.uses(AFXDP) {
-		groups = append(groups, binapi.GroupAFXDP)
-	}
-	if in.uses(AFPacket) {
-		groups = append(groups, binapi.GroupAFPacket)
-	}
-	v, err := in.Find(ctx, in.VPP, groups...)
+	v, err := in.started()
 	var lacks *binapi.IncompatibleError
 	switch {
 	case errors.As(err, &lacks):
-		return []Finding{failure("use VPP "+knownVPP, "%v", lacks)}
+		return failure("use VPP "+knownVPP, "%v", lacks)
 	case err != nil:
-		return []Finding{failure("start it by hand with the configuration that `vpp-manager run` writes, and see what it says", "%v", err)}
+		return failure("start it by hand with the configuration that `vpp-manager run` writes, and see what it says", "%v", err)
 	}
-	return []Finding{judgeVersion(v.Version)}
+	return ok("%s started, and has all messages in their known form", v.Path)
+}
+
+func vppVersion(in input) Finding {
+	if _, err := in.Locate(in.VPP); err != nil {
+		return skipped("VPP was not found")
+	}
+	v, err := in.started()
+	var lacks *binapi.IncompatibleError
+	switch {
+	case errors.As(err, &lacks) && lacks.Version != "":
+		return judgeVersion(lacks.Version)
+	case err != nil:
+		return skipped("it did not start to tell")
+	}
+	return judgeVersion(v.Version)
 }
 
 // release is the number at the beginning of VPP's version text, such as
@@ -97,18 +116,18 @@ var release = regexp.MustCompile(`^\d+\.\d+`)
 func judgeVersion(text string) Finding {
 	got, err := version.ParseGeneric(release.FindString(text))
 	if err != nil {
-		return warning("use VPP "+knownVPP, "it has the messages, and a version that is no number: %q", text)
+		return warning("use VPP "+knownVPP, "its version is no number: %q", text)
 	}
 	known := version.MustParseGeneric(knownVPP)
 	if got.Major() == known.Major() && got.Minor() == known.Minor() {
-		return ok("%s, all messages", text)
+		return ok("%s", text)
 	}
 	word := "newer"
 	if got.LessThan(known) {
 		word = "older"
 	}
 	return warning("use VPP "+knownVPP+", or try this one with your traffic first",
-		"%s has all messages, and is %s than %s, the release that Sidewinder is tested with", text, word, knownVPP)
+		"%s is %s than %s, the release that Sidewinder is tested with", text, word, knownVPP)
 }
 
 // otherVPP is a VPP process.
@@ -139,14 +158,14 @@ func runningVPPs(m Machine) []otherVPP {
 	return out
 }
 
-func vppRunning(_ context.Context, in input) []Finding {
+func vppRunning(in input) []Finding {
 	conf := startup.Config{RunDir: in.RunDir}.ConfFile()
 	var out []Finding
 	elsewhere := 0
 	for _, o := range runningVPPs(in.Machine) {
 		switch {
 		case o.conf == conf:
-			out = append(out, failure("stop it with its vpp-manager (SIGTERM), or choose another --run-dir",
+			out = append(out, warning("nothing if that is the one to be checked; a second vpp-manager refuses to start, and a VPP whose vpp-manager is gone is ended by the next one",
 				"a VPP runs with this run directory, %s", in.RunDir).of("process "+o.pid))
 		case o.here:
 			out = append(out, warning("stop it if it uses the same interfaces; systemctl disable --now vpp for a distribution's service",
