@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/sirupsen/logrus"
@@ -48,6 +49,9 @@ func connect(ctx context.Context, g *errgroup.Group, cfg config.Config, uplinks 
 func connectVPP(ctx context.Context, g *errgroup.Group, cfg config.Config, log logrus.FieldLogger) (*controller.VPP, func() string, error) {
 	runDir := filepath.Dir(cfg.VPP.Socket)
 	shim := filepath.Join(runDir, node.ShimFile)
+	if err := errors.Join(os.MkdirAll(runDir, 0o755), xdp.WriteObject(shim)); err != nil {
+		return nil, nil, fmt.Errorf("the shim's object, for VPP to load: %w", err)
+	}
 	carriers, err := newCarriers(cfg, log)
 	if err != nil {
 		return nil, nil, err
