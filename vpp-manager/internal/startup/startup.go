@@ -41,9 +41,13 @@ type Config struct {
 // of the machine.
 const dpdkPlugin = "dpdk_plugin.so"
 
-// DefaultPlugins are those that the agent uses, and ping for people.
+// DefaultPlugins are those that the agent uses (the last three for pods' memifs),
+// and ping for people.
 func DefaultPlugins() []string {
-	return []string{"af_packet_plugin.so", "af_xdp_plugin.so", "ping_plugin.so"}
+	return []string{
+		"af_packet_plugin.so", "af_xdp_plugin.so", "ping_plugin.so",
+		"memif_plugin.so", "acl_plugin.so", "abf_plugin.so",
+	}
 }
 
 // heartbeat is how often VPP's statistics are brought up to date, by which its
