@@ -8,11 +8,13 @@ import (
 	"go.fd.io/govpp/binapi/acl"
 	"go.fd.io/govpp/binapi/af_packet"
 	"go.fd.io/govpp/binapi/af_xdp"
+	"go.fd.io/govpp/binapi/classify"
 	"go.fd.io/govpp/binapi/fib"
 	"go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/ip"
 	"go.fd.io/govpp/binapi/ip6_nd"
 	"go.fd.io/govpp/binapi/ip_neighbor"
+	"go.fd.io/govpp/binapi/l2"
 	"go.fd.io/govpp/binapi/memclnt"
 	"go.fd.io/govpp/binapi/memif"
 	"go.fd.io/govpp/binapi/sr"
@@ -31,6 +33,9 @@ const (
 	GroupMemif Group = "memif"
 	GroupACL   Group = "acl"
 	GroupABF   Group = "abf"
+	// GroupDPDK is what a NIC of VPP's own needs, beside GroupAFPacket for the
+	// host's veth.
+	GroupDPDK Group = "dpdk"
 )
 
 // plugins that bring the messages of a group.
@@ -174,6 +179,24 @@ func messages() []message {
 		{GroupABF, v2510, (*abf.AbfItfAttachAddDelReply)(nil)},
 		{GroupABF, v2510, (*abf.AbfItfAttachDump)(nil)},
 		{GroupABF, v2510, (*abf.AbfItfAttachDetails)(nil)},
+		{GroupDPDK, v2510, (*l2.BridgeDomainDump)(nil)},
+		{GroupDPDK, v2510, (*l2.BridgeDomainDetails)(nil)},
+		{GroupDPDK, v2510, (*l2.BridgeDomainAddDelV2)(nil)},
+		{GroupDPDK, v2510, (*l2.BridgeDomainAddDelV2Reply)(nil)},
+		{GroupDPDK, v2510, (*l2.SwInterfaceSetL2Bridge)(nil)},
+		{GroupDPDK, v2510, (*l2.SwInterfaceSetL2BridgeReply)(nil)},
+		{GroupDPDK, v2510, (*classify.ClassifyTableIds)(nil)},
+		{GroupDPDK, v2510, (*classify.ClassifyTableIdsReply)(nil)},
+		{GroupDPDK, v2510, (*classify.ClassifyTableInfo)(nil)},
+		{GroupDPDK, v2510, (*classify.ClassifyTableInfoReply)(nil)},
+		{GroupDPDK, v2510, (*classify.ClassifyAddDelTable)(nil)},
+		{GroupDPDK, v2510, (*classify.ClassifyAddDelTableReply)(nil)},
+		{GroupDPDK, v2510, (*classify.ClassifySessionDump)(nil)},
+		{GroupDPDK, v2510, (*classify.ClassifySessionDetails)(nil)},
+		{GroupDPDK, v2510, (*classify.ClassifyAddDelSession)(nil)},
+		{GroupDPDK, v2510, (*classify.ClassifyAddDelSessionReply)(nil)},
+		{GroupDPDK, v2510, (*classify.ClassifySetInterfaceL2Tables)(nil)},
+		{GroupDPDK, v2510, (*classify.ClassifySetInterfaceL2TablesReply)(nil)},
 	}
 }
 

@@ -1,0 +1,244 @@
+package uplink
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Sysctls that are not simply copied to another link before it is up.
+const (
+	sysctlNoIPv6 = "ipv6/conf/disable_ipv6"
+	sysctlDAD    = "ipv6/conf/accept_dad"
+	sysctlDADNum = "ipv6/conf/dad_transmits"
+)
+
+// apply gives a link all that the host had set on it, however much of it is
+// there already. age is how long ago the settings were read.
+func apply(name string, s Settings, age time.Duration) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
+	fail := func(what string, err error) error { return fmt.Errorf("link %s: %s: %w", name, what, err) }
+	a := link.Attrs()
+	if mac, err := net.ParseMAC(s.MAC); err != nil {
+		return fail("MAC "+s.MAC, err)
+	} else if !bytes.Equal(mac, a.HardwareAddr) {
+		if err := netlink.LinkSetHardwareAddr(link, mac); err != nil {
+			return fail("MAC "+s.MAC, err)
+		}
+	}
+	if a.MTU != s.MTU {
+		if err := netlink.LinkSetMTU(link, s.MTU); err != nil {
+			return fail(fmt.Sprintf("MTU %d", s.MTU), err)
+		}
+	}
+	if a.TxQLen != s.TxQueue {
+		if err := netlink.LinkSetTxQLen(link, s.TxQueue); err != nil {
+			return fail("transmit queue", err)
+		}
+	}
+	if a.Alias != s.Alias {
+		if err := netlink.LinkSetAlias(link, s.Alias); err != nil {
+			return fail("alias", err)
+		}
+	}
+	for _, alt := range s.AltNames {
+		if err := netlink.LinkAddAltName(link, alt); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fail("name "+alt, err)
+		}
+	}
+	if err := writeSysctls(name, s.Sysctls); err != nil {
+		return fail("settings", err)
+	}
+	if err := setFlags(link, s); err != nil {
+		return err
+	}
+	if s.Up {
+		// The addresses were checked for duplicates when they were first
+		// given: again would keep them out of use for a second.
+		if err := withoutDAD(name, s.Sysctls, func() error {
+			if err := netlink.LinkSetUp(link); err != nil {
+				return fail("up", err)
+			}
+			return putAddresses(link, s.Addresses, age)
+		}); err != nil {
+			return err
+		}
+	} else if err := putAddresses(link, s.Addresses, age); err != nil {
+		return err
+	}
+	if !s.Up {
+		return nil // the kernel takes neither neighbours nor routes
+	}
+	if err := setNeighbours(a.Index, s.Neighbours); err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
+	return putRoutes(link, s, age)
+}
+
+func setFlags(link netlink.Link, s Settings) error {
+	a := link.Attrs()
+	if (a.Promisc != 0) != s.Promisc {
+		set := netlink.SetPromiscOff
+		if s.Promisc {
+			set = netlink.SetPromiscOn
+		}
+		if err := set(link); err != nil {
+			return fmt.Errorf("link %s: promiscuous mode: %w", a.Name, err)
+		}
+	}
+	if (a.Allmulti != 0) != s.AllMulti {
+		set := netlink.LinkSetAllmulticastOff
+		if s.AllMulti {
+			set = netlink.LinkSetAllmulticastOn
+		}
+		if err := set(link); err != nil {
+			return fmt.Errorf("link %s: all multicast: %w", a.Name, err)
+		}
+	}
+	return nil
+}
+
+// withoutDAD runs do while the link does not check for duplicate addresses
+// (RFC 4862 §5.4).
+func withoutDAD(name string, sysctls map[string]string, do func() error) error {
+	if _, ok := sysctls[sysctlDADNum]; !ok {
+		return do() // no IPv6
+	}
+	for _, key := range []string{sysctlDAD, sysctlDADNum} {
+		if err := writeSysctl(name, key, "0"); err != nil {
+			return err
+		}
+	}
+	err := do()
+	for _, key := range []string{sysctlDAD, sysctlDADNum} {
+		err = errors.Join(err, writeSysctl(name, key, sysctls[key]))
+	}
+	return err
+}
+
+// sameAddress tells whether two messages are about the same address.
+func sameAddress(a, b []byte) bool {
+	if a[0] != b[0] || a[1] != b[1] {
+		return false
+	}
+	x, errX := parseAttrs(a[unix.SizeofIfAddrmsg:])
+	y, errY := parseAttrs(b[unix.SizeofIfAddrmsg:])
+	return errX == nil && errY == nil && bytes.Equal(find(x, unix.IFA_ADDRESS), find(y, unix.IFA_ADDRESS)) &&
+		bytes.Equal(find(x, unix.IFA_LOCAL), find(y, unix.IFA_LOCAL))
+}
+
+// putAddresses adds those that are not there, in their order: the first of a
+// prefix is the primary one.
+func putAddresses(link netlink.Link, all []Object, age time.Duration) error {
+	a := link.Attrs()
+	have, err := addressesOf(a.Index)
+	if err != nil {
+		return fmt.Errorf("link %s: %w", a.Name, err)
+	}
+next:
+	for _, o := range all {
+		for _, h := range have {
+			if sameAddress(o.Raw, h.Raw) {
+				continue next
+			}
+		}
+		raw, alive, err := readdress(o, a.Index, age)
+		if err != nil {
+			return fmt.Errorf("link %s: address %s: %w", a.Name, o.Text, err)
+		}
+		if !alive {
+			continue
+		}
+		if err := add(unix.RTM_NEWADDR, unix.NLM_F_REPLACE, raw); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("link %s: address %s: %w", a.Name, o.Text, err)
+		}
+	}
+	return nil
+}
+
+// putRoutes adds next hop objects and routes. A route may lead over another:
+// those that the kernel refuses are tried again as long as others go in.
+func putRoutes(link netlink.Link, s Settings, age time.Duration) error {
+	a := link.Attrs()
+	for _, o := range s.NextHops {
+		raw, err := rehop(o, a.Index)
+		if err == nil {
+			err = add(unix.RTM_NEWNEXTHOP, unix.NLM_F_REPLACE, raw)
+		}
+		if err != nil {
+			return fmt.Errorf("link %s: next hop %s: %w", a.Name, o.Text, err)
+		}
+	}
+	left := s.Routes
+	for {
+		var refused []Object
+		var errs []error
+		for _, o := range left {
+			if err := putRoute(o, s.Index, a.Index, age); err != nil {
+				refused = append(refused, o)
+				errs = append(errs, fmt.Errorf("link %s: route %s: %w", a.Name, o.Text, err))
+			}
+		}
+		if len(refused) == 0 || len(refused) == len(left) {
+			return errors.Join(errs...)
+		}
+		left = refused
+	}
+}
+
+func putRoute(o Object, from, to int, age time.Duration) error {
+	raw, alive, err := reroute(o, from, to, age)
+	if err != nil || !alive {
+		return err
+	}
+	attrs, err := parseAttrs(raw[unix.SizeofRtMsg:])
+	if err != nil {
+		return err
+	}
+	// With several paths, what the kernel kept of it without this link is
+	// replaced by the whole.
+	if find(attrs, unix.RTA_MULTIPATH) != nil {
+		return add(unix.RTM_NEWROUTE, unix.NLM_F_REPLACE, raw)
+	}
+	if err := add(unix.RTM_NEWROUTE, unix.NLM_F_EXCL, raw); !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	have, err := routesOf(to)
+	if err != nil {
+		return err
+	}
+	for _, h := range have {
+		if sameRoute(raw, h.Raw) {
+			return nil
+		}
+	}
+	return add(unix.RTM_NEWROUTE, unix.NLM_F_APPEND, raw)
+}
+
+// sameRoute tells whether two messages are about the same path of the same
+// route. Lifetimes go on and do not count.
+func sameRoute(a, b []byte) bool {
+	const flags = 8 // the last field of struct rtmsg
+	if !bytes.Equal(a[:flags], b[:flags]) {
+		return false
+	}
+	x, errX := parseAttrs(a[unix.SizeofRtMsg:])
+	y, errY := parseAttrs(b[unix.SizeofRtMsg:])
+	if errX != nil || errY != nil {
+		return false
+	}
+	for _, typ := range []uint16{unix.RTA_DST, unix.RTA_TABLE, unix.RTA_PRIORITY, unix.RTA_OIF, unix.RTA_GATEWAY, unix.RTA_VIA, rtaNHID} {
+		if !bytes.Equal(find(x, typ), find(y, typ)) {
+			return false
+		}
+	}
+	return true
+}

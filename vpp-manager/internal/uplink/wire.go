@@ -1,0 +1,58 @@
+package uplink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/vishvananda/netlink"
+
+	"github.com/sidewinder-net/sidewinder/binapi"
+)
+
+// Connect joins the host's veths with the NICs in VPP, so that the host is on
+// the network again. It is to be called as soon as VPP answers: the agent may
+// need the network before it can do anything.
+func (u *Uplinks) Connect(ctx context.Context, socket string) error {
+	if len(u.held) == 0 {
+		return nil
+	}
+	begin := time.Now()
+	c, err := binapi.Dial(ctx, binapi.Options{Socket: socket, ClientName: "vpp-manager-uplinks", Require: []binapi.Group{binapi.GroupAFPacket}})
+	if err != nil {
+		return fmt.Errorf("uplinks: %w", err)
+	}
+	defer c.Close()
+	var errs []error
+	for _, d := range u.held {
+		s, err := binapi.EnsureWire(ctx, c, binapi.Wire{NIC: Interface(d.Link), HostLink: d.HostLink})
+		if err == nil {
+			err = u.announce(ctx, c, d, s)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("uplink %s: %w", d.Link, err))
+			continue
+		}
+		u.log.WithFields(logrus.Fields{"uplink": d.Link, "interface": s.NIC.Name, "duration": time.Since(begin)}).Info("The host is on the network, through VPP")
+	}
+	return errors.Join(errs...)
+}
+
+// announce tags VPP's interface as one that is on an uplink and waits for the
+// agent.
+func (u *Uplinks) announce(ctx context.Context, c *binapi.Conn, d Description, s binapi.WireState) error {
+	if s.NIC.Tag != "" {
+		return nil
+	}
+	link, err := netlink.LinkByName(d.Link)
+	if err != nil {
+		return err
+	}
+	tag := binapi.InterfaceSetTag(s.NIC.Index, fmt.Sprintf("sidewinder:parked:%s:%d:", d.Link, link.Attrs().Index))
+	if err := c.Do(ctx, tag); err != nil {
+		return err
+	}
+	return tag.Err
+}
