@@ -36,18 +36,24 @@ func (b *Backend) interfaceValue(h held) dataplane.Interface {
 func (a *applier) interfaces(changes []dataplane.Change) error {
 	for _, ch := range changes {
 		name := string(ch.Key.(dataplane.InterfaceKey))
+		want, _ := ch.New.(dataplane.Interface)
 		var fatal, err error
-		if ch.Op == dataplane.OpDelete {
+		switch {
+		case ch.Op == dataplane.OpDelete && a.view.memifs.has(name):
+			fatal, err = a.removeMemif(name)
+		case ch.Op == dataplane.OpDelete:
 			fatal, err = a.removeInterface(name)
-		} else {
-			fatal, err = a.setInterface(name, ch.New.(dataplane.Interface))
+		case want.Role == dataplane.RoleMemif:
+			fatal, err = a.setMemif(name, want)
+		default:
+			fatal, err = a.setInterface(name, want)
 		}
 		if fatal != nil {
 			return fatal
 		}
 		a.fail(ch, err)
 	}
-	return nil
+	return a.followVeths(changes)
 }
 
 // setInterface makes VPP have an interface, or brings one that it has into line.
@@ -149,22 +155,20 @@ func (a *applier) settle(h held, p plan, more ...*binapi.Call) (fatal, err error
 	if fatal := a.c.Do(a.ctx, calls...); fatal != nil {
 		return fatal, nil
 	}
-	polls := false
+	var refused error
 	for _, call := range calls {
 		switch {
 		case call.Err == nil:
 		case call == rx:
-			// Polling works as well; it costs a core.
-			a.log.WithError(call.Err).WithField("interface", p.name).Warnf("VPP polls this interface: rx mode %q was refused", p.want.Rx.Mode)
-			polls = true
+			refused = call.Err
 		case call == ip6 && binapi.Retval(call.Err) == binapi.RetvalValueExists:
 			// On already.
 		default:
 			return nil, call.Err
 		}
 	}
-	if polls {
-		return a.do(binapi.InterfaceSetTag(h.Index, p.tag.with(flagPolls, true).String()))
+	if refused != nil {
+		return a.withoutRxMode(h, p, refused)
 	}
 	return nil, nil
 }

@@ -16,9 +16,11 @@ const sourceName = "sidewinder"
 // hand or by other clients of the API (0x80, 0x81).
 const sourcePriority = 0x40
 
-func findSource(sources []binapi.FIBSource) (uint8, bool) {
+func findSource(sources []binapi.FIBSource) (uint8, bool) { return sourceByName(sources, sourceName) }
+
+func sourceByName(sources []binapi.FIBSource, name string) (uint8, bool) {
 	for _, s := range sources {
-		if s.Name == sourceName {
+		if s.Name == name {
 			return s.ID, true
 		}
 	}
@@ -27,21 +29,28 @@ func findSource(sources []binapi.FIBSource) (uint8, bool) {
 
 // fibSource finds our source, or registers it.
 func (a *applier) fibSource() (uint8, error) {
-	if a.source != 0 {
-		return a.source, nil
+	if a.source == 0 {
+		id, err := a.sourceOf(sourceName, sourcePriority)
+		if err != nil {
+			return 0, err
+		}
+		a.source = id
 	}
+	return a.source, nil
+}
+
+// sourceOf finds a source by its name, or registers it.
+func (a *applier) sourceOf(name string, priority uint8) (uint8, error) {
 	var sources []binapi.FIBSource
 	if err := do(a.ctx, a.c, binapi.FIBSources(&sources)); err != nil {
 		return 0, err
 	}
-	if id, ok := findSource(sources); ok {
-		a.source = id
+	if id, ok := sourceByName(sources, name); ok {
 		return id, nil
 	}
-	if err := do(a.ctx, a.c, binapi.FIBSourceAdd(sourceName, sourcePriority, &a.source)); err != nil {
-		return 0, err
-	}
-	return a.source, nil
+	var id uint8
+	err := do(a.ctx, a.c, binapi.FIBSourceAdd(name, priority, &id))
+	return id, err
 }
 
 // tableName marks the tables that this program made.
@@ -191,7 +200,7 @@ func (a *applier) tidy() error {
 		}
 	}
 	lo := a.view.lo
-	if len(ours) == 0 && (lo == nil || lo.tag.flags != "" || len(a.view.byName) > 0) {
+	if len(ours) == 0 && (lo == nil || lo.tag.flags != "" || len(a.view.byName) > 0 || !a.view.memifs.empty()) {
 		return nil
 	}
 	s, err := a.dump(a.ctx, a.c)
@@ -199,7 +208,7 @@ func (a *applier) tidy() error {
 		return err
 	}
 	var calls []*binapi.Call
-	if lo != nil && lo.tag.flags == "" && len(a.view.byName) == 0 && len(s.Addresses) == 0 {
+	if lo != nil && lo.tag.flags == "" && len(a.view.byName) == 0 && a.view.memifs.empty() && len(s.Addresses) == 0 {
 		calls = append(calls, binapi.LoopbackDelete(lo.Index))
 		a.view.lo = nil
 	}
