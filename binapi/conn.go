@@ -182,6 +182,11 @@ func (c *Conn) Version() string { return c.version }
 // Done is closed when the connection is broken or closed.
 func (c *Conn) Done() <-chan struct{} { return c.ctx.Done() }
 
+// Drop breaks the connection at once: calls that wait for VPP end with
+// ErrDisconnected. It is for a VPP that is known to hang, and does not wait for
+// it. The Conn is to be closed all the same.
+func (c *Conn) Drop() { c.fail(fmt.Errorf("%w: it was dropped", ErrDisconnected)) }
+
 // Close ends the connection. VPP keeps everything it holds.
 func (c *Conn) Close() error {
 	c.once.Do(func() {

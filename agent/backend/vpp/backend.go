@@ -146,6 +146,12 @@ func (b *Backend) Watch(ctx context.Context) <-chan struct{} {
 	return out
 }
 
+// Drop breaks the connection that is up, if any, at once: calls that wait for
+// VPP end with dataplane.ErrDisconnected, and Watch signals. It is for a VPP
+// that is known to hang, which a call finds out by its reply's timeout (10 s)
+// alone. The next call connects again, as ever.
+func (b *Backend) Drop() { b.link.drop() }
+
 // Close implements dataplane.Backend. It may wait for an attempt to connect
 // that is under way, no longer than DialTimeout.
 func (b *Backend) Close() error { return b.link.close() }

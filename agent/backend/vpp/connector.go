@@ -150,6 +150,17 @@ func (c *connector) keep(ctx context.Context, changed func()) {
 	}
 }
 
+// drop breaks the connection, if there is one. Whoever asks for it next finds it
+// broken, and makes another.
+func (c *connector) drop() {
+	c.mu.Lock()
+	conn := c.conn
+	c.mu.Unlock()
+	if conn != nil {
+		conn.Drop()
+	}
+}
+
 // close ends the connection, and an attempt to make one.
 func (c *connector) close() error {
 	c.mu.Lock()

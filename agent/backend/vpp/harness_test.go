@@ -178,12 +178,28 @@ func (m *manager) cli(t testing.TB, command string) string {
 // kill ends VPP at once, as a crash would.
 func (m *manager) kill(t testing.TB) {
 	t.Helper()
+	require.NoError(t, syscall.Kill(m.pid(t), syscall.SIGKILL))
+}
+
+// freeze stops VPP where it is, until resume or the end of the test.
+func (m *manager) freeze(t testing.TB) (resume func()) {
+	t.Helper()
+	pid := m.pid(t)
+	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	resume = sync.OnceFunc(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
+	t.Cleanup(resume)
+	return resume
+}
+
+// pid of VPP.
+func (m *manager) pid(t testing.TB) int {
+	t.Helper()
 	raw, err := os.ReadFile(filepath.Join(m.dir, "vpp.pid"))
 	require.NoError(t, err)
 	var pid int
 	_, err = fmt.Sscan(string(raw), &pid)
 	require.NoError(t, err)
-	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+	return pid
 }
 
 func testLog(t testing.TB) *logrus.Entry {

@@ -84,18 +84,33 @@ func parseRx(s string) (r dataplane.Rx, ok bool) {
 }
 
 // receivesAs: every queue is in the mode that was asked for. Modes that nobody
-// has read count as right.
+// has read count as right, and so does any where that one was refused.
 func (h held) receivesAs() bool {
-	want := rxModes()[h.tag.rx.Mode]
-	if h.tag.has(flagPolls) {
-		want = binapi.RxPolling
+	if h.tag.has(flagRxRefused) {
+		return true
 	}
+	want := rxModes()[h.tag.rx.Mode]
 	for _, m := range h.modes {
 		if m != want {
 			return false
 		}
 	}
 	return true
+}
+
+// withoutRxMode goes on where VPP's driver refused a mode: with interrupts in
+// place of the adaptive mode, else with whatever VPP has. Packets flow all the
+// same; polling costs a core.
+func (a *applier) withoutRxMode(h held, p plan, refused error) (fatal, err error) {
+	a.log.WithError(refused).WithField("interface", p.name).Warnf("VPP refused rx mode %q: it receives as it can", rxModes()[p.want.Rx.Mode])
+	calls := []*binapi.Call{binapi.InterfaceSetTag(h.Index, p.tag.with(flagRxRefused, true).String())}
+	if p.want.Rx.Mode == dataplane.RxAdaptive {
+		calls = append(calls, binapi.InterfaceSetRxMode(h.Index, binapi.RxInterrupt))
+	}
+	if fatal := a.c.Do(a.ctx, calls...); fatal != nil {
+		return fatal, nil
+	}
+	return nil, calls[0].Err
 }
 
 // sameQueues: what can only be chosen when an interface is made is the same.

@@ -43,8 +43,8 @@ const (
 	// What was left as it is.
 	flagMACAsIs = 'a'
 	flagMTUAsIs = 't'
-	// flagPolls: VPP refused to wait for packets, and polls.
-	flagPolls = 'p'
+	// flagRxRefused: VPP's driver does not have the rx mode that was asked for.
+	flagRxRefused = 'r'
 )
 
 // Flags of the loopback: the settings that are in force. VPP itself does not
@@ -72,7 +72,7 @@ func (t tag) has(flag rune) bool { return strings.ContainsRune(t.flags, flag) }
 // with returns the tag with a flag set or cleared.
 func (t tag) with(flag rune, on bool) tag {
 	var out strings.Builder
-	for _, f := range "aflhpst" {
+	for _, f := range "aflhrst" {
 		if f == flag && on || f != flag && t.has(f) {
 			out.WriteRune(f)
 		}
