@@ -98,7 +98,7 @@ func (m *shimMaps) open(ids []ebpf.MapID) error {
 		}
 		*place = opened
 	}
-	if slices.Contains([]*ebpf.Map{m.Counters, m.Flows, m.Settings, m.Tables, m.XsksMap}, nil) {
+	if slices.Contains([]*ebpf.Map{m.Cache, m.Counters, m.Flows, m.Settings, m.Tables, m.XsksMap}, nil) {
 		return errOtherMaps
 	}
 	return nil
@@ -110,6 +110,8 @@ func (m *shimMaps) place(opened *ebpf.Map) **ebpf.Map {
 		return nil
 	}
 	switch info.Name {
+	case shimMapCache:
+		return &m.Cache
 	case shimMapCounters:
 		return &m.Counters
 	case shimMapFlows:

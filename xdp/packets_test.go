@@ -64,7 +64,9 @@ func ports(source, dest uint16) []byte {
 	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, source), dest)
 }
 
-func udp(source, dest uint16) []byte { return append(ports(source, dest), 0, 12, 0, 0, 'd', 'a', 't', 'a') }
+func udp(source, dest uint16) []byte {
+	return append(ports(source, dest), 0, 12, 0, 0, 'd', 'a', 't', 'a')
+}
 
 func sctp(source, dest uint16) []byte { return append(ports(source, dest), make([]byte, 8)...) }
 
@@ -79,7 +81,9 @@ const (
 )
 
 // icmp makes an ICMP or ICMPv6 message that quotes a packet.
-func icmp(kind byte, quoted []byte) []byte { return append([]byte{kind, 0, 0, 0, 0, 0, 0, 0}, quoted...) }
+func icmp(kind byte, quoted []byte) []byte {
+	return append([]byte{kind, 0, 0, 0, 0, 0, 0, 0}, quoted...)
+}
 
 // srh makes a segment routing header (RFC 8754) of n segments.
 func srh(next byte, n int, left byte, payload []byte) []byte {

@@ -120,6 +120,32 @@ struct {
 	__array(values, struct flow_table);
 } flows SEC(".maps");
 
+/*
+ * A longest-prefix match among thousands of prefixes costs some 200 ns. What it
+ * found is remembered for each CPU, by address, until a table changes: then the
+ * Go side raises the generation, and no entry's tag fits any more.
+ */
+#define CACHE_BITS 12
+
+struct cached {
+	__u32 addr[4];
+	__u32 tag; /* generation + enum table; 0: empty */
+	__u32 verdict;
+};
+
+/* Entry 0 has the generation as its tag: an even number from 2 on. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+		__uint(max_entries, 1 + (1 << CACHE_BITS));
+		__uint(key_size, sizeof(__u32));
+		__uint(value_size, sizeof(struct cached));
+	});
+} cache SEC(".maps");
+
 /* What the shim reads of an IP packet. */
 struct packet {
 	struct lpm_key src, dst;
@@ -152,10 +178,60 @@ static __always_inline int redirect(struct xdp_md *ctx)
 	return action;
 }
 
-static __always_inline __u32 verdict(void *table, const struct lpm_key *key)
+static __always_inline void copy6(__u32 *to, const __u32 *addr)
 {
-	__u32 *v = bpf_map_lookup_elem(table, key);
-	return v ? *v : VERDICT_NONE;
+	to[0] = addr[0];
+	to[1] = addr[1];
+	to[2] = addr[2];
+	to[3] = addr[3];
+}
+
+/* One of the prefix tables, with the cache before it. */
+struct lookup {
+	void *table;
+	void *cache;
+	__u32 tag;
+};
+
+static __always_inline int lookup_in(__u32 table, struct lookup *l)
+{
+	__u32 zero = 0;
+	l->table = bpf_map_lookup_elem(&tables, &table);
+	if (!l->table)
+		return 0;
+	l->cache = bpf_map_lookup_elem(&cache, &zero);
+	if (l->cache) {
+		struct cached *generation = bpf_map_lookup_elem(l->cache, &zero);
+		/* Read before the table: what is remembered is never newer
+		 * than it says. */
+		if (generation)
+			l->tag = generation->tag + table;
+	}
+	return 1;
+}
+
+static __always_inline __u32 verdict(const struct lookup *l, const struct lpm_key *key)
+{
+	const __u32 *a = key->addr;
+	struct cached *c = 0;
+	__u32 *found, v;
+
+	if (l->cache) {
+		__u64 mixed = ((__u64)(a[0] ^ a[2]) << 32 | (a[1] ^ a[3])) * 0x9e3779b97f4a7c15ULL;
+		__u32 place = 1 + (__u32)(mixed >> (64 - CACHE_BITS));
+		c = bpf_map_lookup_elem(l->cache, &place);
+		if (c && c->tag == l->tag && c->addr[3] == a[3] && c->addr[2] == a[2] && c->addr[1] == a[1] &&
+		    c->addr[0] == a[0])
+			return c->verdict;
+	}
+	found = bpf_map_lookup_elem(l->table, key);
+	v = found ? *found : VERDICT_NONE;
+	if (c) {
+		copy6(c->addr, a);
+		c->verdict = v;
+		c->tag = l->tag;
+	}
+	return v;
 }
 
 static __always_inline __u64 timeout(__u8 proto)
@@ -255,14 +331,6 @@ static __always_inline void map4(__u32 *to, __u32 addr)
 	to[1] = 0;
 	to[2] = bpf_htonl(0xffff);
 	to[3] = addr;
-}
-
-static __always_inline void copy6(__u32 *to, const __u32 *addr)
-{
-	to[0] = addr[0];
-	to[1] = addr[1];
-	to[2] = addr[2];
-	to[3] = addr[3];
 }
 
 /* The shortest header of a protocol that has ports, 0 for the others. */
@@ -445,13 +513,12 @@ static __always_inline int pod(void *ip, void *end, __u16 proto)
 	if (why != COUNT_VPP && why != COUNT_OPTIONS)
 		return why;
 
-	__u32 slot = TABLE_POD;
-	void *table = bpf_map_lookup_elem(&tables, &slot);
-	if (why == COUNT_VPP && (!table || verdict(table, &p.dst) != VERDICT_VPP))
+	struct lookup pods = {};
+	__u32 slot = 0;
+	if (why == COUNT_VPP && (!lookup_in(TABLE_POD, &pods) || verdict(&pods, &p.dst) != VERDICT_VPP))
 		why = COUNT_KERNEL_TABLE;
 	if (!p.ports)
 		return why;
-	slot = 0;
 	void *known = bpf_map_lookup_elem(&flows, &slot);
 	if (!known)
 		return why;
@@ -481,15 +548,15 @@ static __always_inline int inner(void *ip, void *end, __u32 room, __u8 nexthdr)
 	if (why != COUNT_VPP)
 		return why;
 
-	__u32 slot = TABLE_POD;
-	void *table = bpf_map_lookup_elem(&tables, &slot);
+	struct lookup pods = {};
+	__u32 slot = 0;
 	/* The source too: where the answer goes through the kernel, its
 	 * connection tracking has to see the question. */
-	if (!table || verdict(table, &p.dst) != VERDICT_VPP || verdict(table, &p.src) != VERDICT_VPP)
+	if (!lookup_in(TABLE_POD, &pods) || verdict(&pods, &p.dst) != VERDICT_VPP ||
+	    verdict(&pods, &p.src) != VERDICT_VPP)
 		return COUNT_KERNEL_INNER;
 	if (!p.ports)
 		return COUNT_VPP;
-	slot = 0;
 	void *known = bpf_map_lookup_elem(&flows, &slot);
 	if (known && kernel_flow(known, &p.to, 1))
 		return COUNT_KERNEL_FLOW;
@@ -501,7 +568,7 @@ static __always_inline int uplink(void *ip, void *end, __u16 proto)
 {
 	struct ipv6hdr *h = ip;
 	struct lpm_key dst = {.prefixlen = 128};
-	__u32 slot = TABLE_UPLINK;
+	struct lookup sids = {};
 
 	if (proto != bpf_htons(ETH_P_IPV6))
 		return COUNT_KERNEL_TABLE;
@@ -514,11 +581,10 @@ static __always_inline int uplink(void *ip, void *end, __u16 proto)
 		return COUNT_MULTICAST;
 	if (h->nexthdr == IPPROTO_HOPOPTS)
 		return COUNT_OPTIONS;
-	void *table = bpf_map_lookup_elem(&tables, &slot);
-	if (!table)
+	if (!lookup_in(TABLE_UPLINK, &sids))
 		return COUNT_KERNEL_TABLE;
 	copy6(dst.addr, h->daddr);
-	__u32 v = verdict(table, &dst);
+	__u32 v = verdict(&sids, &dst);
 	if (v == VERDICT_VPP)
 		return COUNT_VPP;
 	if (v != VERDICT_VPP_INNER)

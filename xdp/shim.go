@@ -177,6 +177,10 @@ func (s *Shim) Bind(r Role, t *Tables) error {
 	if err := errors.Join(tablesErr, flowsErr); err != nil {
 		return s.wrap("bind tables", err)
 	}
+	// Last: a cache must never hold what came from other tables.
+	if err := bindSlots(s.maps.Cache, t.cache); err != nil {
+		return s.wrap("bind cache", err)
+	}
 	return s.wrap("set role "+r.String(), s.maps.Settings.Put(settingRole, uint32(r)))
 }
 

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"sync"
 
 	"github.com/cilium/ebpf"
 )
@@ -56,6 +58,10 @@ type TablesOptions struct {
 // as a shim that is bound to them does.
 type Tables struct {
 	uplink, pods, flows *ebpf.Map
+	// cache remembers, for each CPU, what was found in uplink and pods.
+	cache      *ebpf.Map
+	mu         sync.Mutex // makes a change and its new generation one
+	generation uint32     // as struct cached of shim.c has it
 }
 
 // lpmKey is struct lpm_key of shim.c. IPv4 is v4-mapped IPv6.
@@ -112,7 +118,7 @@ func NewTables(o TablesOptions) (*Tables, error) {
 	if err != nil {
 		return nil, err
 	}
-	lpm, flows := spec.Maps[shimMapTables].InnerMap, spec.Maps[shimMapFlows].InnerMap
+	lpm, flows, cache := spec.Maps[shimMapTables].InnerMap, spec.Maps[shimMapFlows].InnerMap, spec.Maps[shimMapCache].InnerMap
 	t := &Tables{}
 	for _, m := range []struct {
 		place **ebpf.Map
@@ -123,6 +129,7 @@ func NewTables(o TablesOptions) (*Tables, error) {
 		{&t.uplink, "swr_uplink", lpm, o.MaxPrefixes},
 		{&t.pods, "swr_pods", lpm, o.MaxPrefixes},
 		{&t.flows, "swr_flows", flows, o.MaxFlows},
+		{&t.cache, "swr_cache", cache, cache.MaxEntries},
 	} {
 		s := m.inner.Copy()
 		s.Name, s.MaxEntries = m.name, m.size
@@ -131,7 +138,33 @@ func NewTables(o TablesOptions) (*Tables, error) {
 			return nil, fmt.Errorf("XDP shim's table %s of %d entries: %w", m.name, m.size, err)
 		}
 	}
+	if err := t.newGeneration(); err != nil {
+		_ = t.Close()
+		return nil, err
+	}
 	return t, nil
+}
+
+// cached is struct cached of shim.c.
+type cached struct {
+	Addr    [16]byte
+	Tag     uint32
+	Verdict uint32
+}
+
+// newGeneration makes the shims forget what they found in the tables.
+func (t *Tables) newGeneration() error {
+	if t.generation += 2; t.generation == 0 {
+		t.generation = 2
+	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("XDP shim's cache: %w", err)
+	}
+	if err := t.cache.Put(uint32(0), slices.Repeat([]cached{{Tag: t.generation}}, cpus)); err != nil {
+		return fmt.Errorf("XDP shim's cache: %w", err)
+	}
+	return nil
 }
 
 // SetUplink makes the uplinks' table exactly this: IPv6 prefixes, of any
@@ -143,7 +176,7 @@ func (t *Tables) SetUplink(prefixes map[netip.Prefix]Verdict) error {
 			return fmt.Errorf("XDP shim's uplink table: %s %s: an uplink's packets to VPP are IPv6", p, v)
 		}
 	}
-	return setPrefixes(t.uplink, "uplink", prefixes)
+	return t.set(t.uplink, "uplink", prefixes)
 }
 
 // SetPods makes the pods' table exactly this, as SetUplink does: IPv4 and IPv6
@@ -154,7 +187,7 @@ func (t *Tables) SetPods(prefixes map[netip.Prefix]Verdict) error {
 			return fmt.Errorf("XDP shim's pod table: %s: %s is for uplinks", p, v)
 		}
 	}
-	return setPrefixes(t.pods, "pod", prefixes)
+	return t.set(t.pods, "pod", prefixes)
 }
 
 // Uplink and Pods read the tables back.
@@ -162,6 +195,14 @@ func (t *Tables) Uplink() (map[netip.Prefix]Verdict, error) { return readPrefixe
 
 // Pods reads the pods' table back.
 func (t *Tables) Pods() (map[netip.Prefix]Verdict, error) { return readPrefixes(t.pods) }
+
+func (t *Tables) set(m *ebpf.Map, name string, prefixes map[netip.Prefix]Verdict) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err := setPrefixes(m, name, prefixes)
+	// Also after a failure: some of it may be written.
+	return errors.Join(err, t.newGeneration())
+}
 
 func setPrefixes(m *ebpf.Map, name string, prefixes map[netip.Prefix]Verdict) error {
 	fail := func(err error) error { return fmt.Errorf("XDP shim's %s table: %w", name, err) }
@@ -311,7 +352,7 @@ func (t *Tables) AdoptFlows(s *Shim) (bool, error) {
 // Close lets go of the descriptors. Shims that are bound keep the tables.
 func (t *Tables) Close() error {
 	var errs []error
-	for _, m := range []*ebpf.Map{t.uplink, t.pods, t.flows} {
+	for _, m := range []*ebpf.Map{t.uplink, t.pods, t.flows, t.cache} {
 		if m != nil {
 			errs = append(errs, m.Close())
 		}

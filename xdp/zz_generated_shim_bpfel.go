@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	shimMapCache           = "cache"
 	shimMapCounters        = "counters"
 	shimMapFlows           = "flows"
 	shimMapSettings        = "settings"
@@ -73,6 +74,7 @@ type shimProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type shimMapSpecs struct {
+	Cache    *ebpf.MapSpec `ebpf:"cache"`
 	Counters *ebpf.MapSpec `ebpf:"counters"`
 	Flows    *ebpf.MapSpec `ebpf:"flows"`
 	Settings *ebpf.MapSpec `ebpf:"settings"`
@@ -106,6 +108,7 @@ func (o *shimObjects) Close() error {
 //
 // It can be passed to loadShimObjects or ebpf.CollectionSpec.LoadAndAssign.
 type shimMaps struct {
+	Cache    *ebpf.Map `ebpf:"cache"`
 	Counters *ebpf.Map `ebpf:"counters"`
 	Flows    *ebpf.Map `ebpf:"flows"`
 	Settings *ebpf.Map `ebpf:"settings"`
@@ -115,6 +118,7 @@ type shimMaps struct {
 
 func (m *shimMaps) Close() error {
 	return _ShimClose(
+		m.Cache,
 		m.Counters,
 		m.Flows,
 		m.Settings,
