@@ -31,6 +31,7 @@ type book struct {
 
 	actual     dataplane.State
 	known      bool
+	busy       bool // a comparison or a change is under way
 	dumpWanted bool
 	lastDump   time.Time
 	lastSync   time.Time

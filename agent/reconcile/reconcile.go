@@ -131,6 +131,7 @@ func (r *Reconciler) step(ctx context.Context) time.Duration {
 	actual, known := b.actual, b.known && !b.dumpWanted
 	wasDrift := b.dumpWanted && b.known && b.processed >= b.desiredAt
 	b.dumpWanted = false
+	b.busy = !known
 	r.mu.Unlock()
 
 	if !known {
@@ -146,6 +147,7 @@ func (r *Reconciler) step(ctx context.Context) time.Duration {
 	now := time.Now()
 	r.mu.Lock()
 	changes := b.due(dataplane.Diff(desired, actual), now)
+	b.busy = len(changes) > 0
 	r.mu.Unlock()
 	if wasDrift && len(changes) > 0 {
 		r.o.Log.WithField("objects", len(changes)).WithField("first", changes[0].Key.String()).
@@ -166,7 +168,7 @@ func (r *Reconciler) step(ctx context.Context) time.Duration {
 	defer r.mu.Unlock()
 	now = time.Now() // an Apply may have taken seconds
 	b.record(changes, failed, now, r.o)
-	b.processed, b.err, b.lostTimes, b.lastSync = generation, nil, 0, time.Now()
+	b.busy, b.processed, b.err, b.lostTimes, b.lastSync = false, generation, nil, 0, time.Now()
 	r.broadcast()
 	return b.next(now)
 }
@@ -179,7 +181,7 @@ func (r *Reconciler) lost(ctx context.Context, err error) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b := &r.book
-	b.known = false
+	b.known, b.busy = false, false
 	if b.err == nil || b.err.Error() != err.Error() {
 		r.o.Log.WithError(err).Warn("the dataplane does not answer; what it holds stays as it is")
 	}
@@ -233,7 +235,8 @@ func (r *Reconciler) Absent(keys []dataplane.Key) bool {
 
 // Unmet are the desired objects that the dataplane does not hold as desired, each
 // with the reason. An error says why that is not known: the dataplane cannot be
-// reached, or the generation has not been worked on yet (ErrNotReady).
+// reached, or it is being compared or changed at this moment, or the generation
+// has not been worked on yet (ErrNotReady).
 func (r *Reconciler) Unmet(generation uint64) (map[dataplane.Key]error, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -241,7 +244,8 @@ func (r *Reconciler) Unmet(generation uint64) (map[dataplane.Key]error, error) {
 	switch {
 	case b.err != nil:
 		return nil, b.err
-	case !b.have || b.processed < generation:
+	case !b.have || b.busy || b.dumpWanted || b.processed < generation:
+		// A comparison may find that the dataplane has started anew, empty.
 		return nil, fmt.Errorf("%w: the newest state is still being programmed", dataplane.ErrNotReady)
 	}
 	out := make(map[dataplane.Key]error, len(b.failures))
