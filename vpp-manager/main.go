@@ -22,7 +22,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(log), restartCommand(), statusCommand(), findCommand(), preflightCommand())
+	root.AddCommand(runCommand(log), restartCommand(), statusCommand(), findCommand(), preflightCommand(), restoreCommand(log))
 	err := root.ExecuteContext(ctx)
 	stop()
 	if err != nil {

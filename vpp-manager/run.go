@@ -20,6 +20,7 @@ import (
 	"github.com/sidewinder-net/sidewinder/vpp-manager/internal/startup"
 	"github.com/sidewinder-net/sidewinder/vpp-manager/internal/supervise"
 	"github.com/sidewinder-net/sidewinder/vpp-manager/internal/traffic"
+	"github.com/sidewinder-net/sidewinder/vpp-manager/internal/uplink"
 	"github.com/sidewinder-net/sidewinder/vpp-manager/internal/watchdog"
 )
 
@@ -32,6 +33,7 @@ type runOptions struct {
 	workerCores                        string
 	buffers, maxPods, ring             int
 	uplinks                            []string
+	dedicated                          uplink.Options
 	coreDumps                          bool
 	corePattern                        string
 	grace, startTimeout                time.Duration
@@ -85,7 +87,8 @@ manager.sock.`,
 	f.IntVar(&o.buffers, "buffers", 0, "packet buffers for each NUMA node; 0: as --max-pods and the uplinks need")
 	f.IntVar(&o.maxPods, "max-pods", 110, "pods on AF_XDP that VPP is to hold")
 	f.IntVar(&o.ring, "ring", 0, "size of the AF_XDP rings of uplinks, as in the agent's configuration; 0: VPP's default")
-	f.StringSliceVar(&o.uplinks, "uplink", nil, "interface that faces the underlay; repeatable (default: those of the default routes)")
+	f.StringSliceVar(&o.uplinks, "uplink", nil, "interface that faces the underlay, shared with the host; or NAME=dpdk[:PCI-address] for one that VPP drives itself; repeatable (default: those of the default routes)")
+	uplinkFlags(cmd, &o.dedicated)
 	f.IntVar(&o.workers, "workers", 0, "threads beside the main one; 0: the main thread forwards")
 	f.IntVar(&o.mainCore, "main-core", -1, "CPU of the main thread (default: chosen when there are workers)")
 	f.StringVar(&o.workerCores, "worker-cores", "", "CPUs of the workers, such as 2-3 (default: chosen, near the uplinks' NICs)")
@@ -172,7 +175,15 @@ func (o runOptions) config() (startup.Config, error) {
 		return startup.Config{}, fmt.Errorf("--run-dir: %w", err)
 	}
 	conf := startup.Config{RunDir: dir, MainHeap: o.heap, Buffers: o.buffers, CoreDumps: o.coreDumps}
-	uplinks := o.uplinks
+	uplinks, dedicated, err := splitUplinks(o.uplinks)
+	if err != nil {
+		return startup.Config{}, err
+	}
+	for _, d := range dedicated {
+		if d.Link != "" {
+			uplinks = append(uplinks, d.Link)
+		}
+	}
 	if len(uplinks) == 0 {
 		uplinks = startup.DefaultLinks()
 	}
@@ -227,10 +238,20 @@ func (o runOptions) run(ctx context.Context, s *supervise.Supervisor, log *logru
 		g.Go(func() error { return control.Serve(ctx, l, s) })
 		return nil
 	}
+	_, specs, err := splitUplinks(o.uplinks)
+	if err != nil {
+		return err
+	}
+	o.dedicated.Log, o.dedicated.RunDir = log, s.Conf.RunDir
+	uplinks, err := uplink.New(o.dedicated, specs)
+	if err != nil {
+		return err
+	}
+	release := dedicate(s, uplinks, log)
 	g.Go(func() error { restartOnHangup(ctx, s, log); return nil })
 	g.Go(func() error {
 		defer cancel()
-		return s.Run(ctx)
+		return errors.Join(s.Run(ctx), release())
 	})
 	return g.Wait()
 }

@@ -143,7 +143,12 @@ func (c Config) sections(page string) []section {
 	out = append(out, section{"plugins", plugins})
 	if c.DPDK != "" {
 		// Written by this program: it parses.
-		if dpdk, err := parse("dpdk {\n" + c.DPDK + "\n}"); err == nil {
+		text := c.DPDK
+		if !c.HugePages {
+			// Else VPP would set huge pages aside by itself, for DPDK.
+			text = "no-hugetlb\n" + text
+		}
+		if dpdk, err := parse("dpdk {\n" + text + "\n}"); err == nil {
 			out = append(out, dpdk...)
 		}
 	}

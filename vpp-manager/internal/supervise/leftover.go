@@ -16,6 +16,10 @@ import (
 // ErrLeftover: a VPP of an earlier manager cannot be ended.
 var ErrLeftover = errors.New("a VPP of an earlier vpp-manager does not end")
 
+// EndLeftover ends the VPP that a killed manager left behind, see endLeftover.
+// The caller must have the run directory for itself (see Lock).
+func EndLeftover(conf startup.Config) error { return endLeftover(conf) }
+
 // endLeftover ends the VPP of a manager that was killed. Started directly, VPP
 // dies with its manager; run by a wrapper, it does not: it would hold memory
 // and interfaces beside the next one. vpp.pid names it, and that process is it

@@ -96,6 +96,10 @@ const DefaultDir = "/var/lib/sidewinder/uplinks"
 // store keeps descriptions in a folder, one file for each uplink.
 type store struct{ dir string }
 
+func newStore(dir, runDir string) store {
+	return store{filepath.Join(dir, strings.ReplaceAll(strings.Trim(runDir, "/"), "/", "-"))}
+}
+
 func (s store) path(link string) string { return filepath.Join(s.dir, link+".json") }
 
 // save writes a description, whole or not at all, and returns once it is on

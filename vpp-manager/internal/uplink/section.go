@@ -7,16 +7,16 @@ import (
 
 // Section is the content of the dpdk section of VPP's startup configuration
 // for the uplinks that were taken; empty without uplinks. prefix tells the
-// DPDK processes of a machine apart. threads are those that forward.
-func (u *Uplinks) Section(prefix string, threads int, hugePages bool) string {
+// DPDK processes of a machine apart. threads are those that forward. Whether
+// huge pages are used is not said here: it is decided at each start.
+func (u *Uplinks) Section(prefix string, threads int) string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	if len(u.held) == 0 {
 		return ""
 	}
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	if !hugePages {
-		line("no-hugetlb")
-	}
 	// DPDK's own runtime files would be in a place of the whole machine.
 	line("no-shconf")
 	line("file-prefix %s", prefix)

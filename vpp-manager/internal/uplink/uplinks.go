@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -17,8 +19,11 @@ var ErrInUse = errors.New("link is in use")
 
 // Options say where things are.
 type Options struct {
-	// Dir holds the descriptions. Default DefaultDir.
+	// Dir holds the descriptions, in a folder for each run directory: there may
+	// be several managers on a machine. Default DefaultDir.
 	Dir string
+	// RunDir is the manager's run directory, an absolute path.
+	RunDir string
 	// Sys is where sysfs is. Default /sys.
 	Sys string
 	// NoIOMMU allows devices that no IOMMU holds back from memory.
@@ -26,18 +31,24 @@ type Options struct {
 	// Patience is how long a NIC's driver may take to show its link. Default
 	// 15 s.
 	Patience time.Duration
-	Log      logrus.FieldLogger
+	// Absence is how long the host waits for VPP to come back before it gets
+	// its uplinks back. Default 3 s.
+	Absence time.Duration
+	Log     logrus.FieldLogger
 }
 
-// Uplinks are the dedicated uplinks of this node. Its methods are to be called
-// one after the other.
+// Uplinks are the dedicated uplinks of this node.
 type Uplinks struct {
 	specs []Spec
 	store store
 	pci   pci
 	log   logrus.FieldLogger
 
-	held []Description // as taken, in the order of specs
+	absence time.Duration
+
+	mu     sync.Mutex // one of the methods at a time
+	absent *time.Timer
+	held   []Description // as taken, in the order of specs
 }
 
 // New checks what is asked for, and touches nothing.
@@ -50,6 +61,12 @@ func New(o Options, specs []Spec) (*Uplinks, error) {
 	}
 	if o.Patience <= 0 {
 		o.Patience = 15 * time.Second
+	}
+	if o.Absence <= 0 {
+		o.Absence = 3 * time.Second
+	}
+	if !filepath.IsAbs(o.RunDir) {
+		return nil, fmt.Errorf("uplinks: RunDir: %q is not an absolute path", o.RunDir)
 	}
 	if o.Log == nil {
 		return nil, errors.New("uplinks: Log: none given")
@@ -72,7 +89,7 @@ func New(o Options, specs []Spec) (*Uplinks, error) {
 		return nil, fmt.Errorf("%w: %d virtual devices; VPP can have one", ErrSpec, vdevs)
 	}
 	return &Uplinks{
-		specs: specs, store: store{o.Dir}, log: o.Log,
+		specs: specs, absence: o.Absence, store: newStore(o.Dir, o.RunDir), log: o.Log,
 		pci: pci{root: o.Sys, noIOMMU: o.NoIOMMU, patience: o.Patience},
 	}, nil
 }
@@ -81,6 +98,9 @@ func New(o Options, specs []Spec) (*Uplinks, error) {
 // VPP, while none runs. An uplink that is taken already stays so; what a killed
 // manager left half done is undone first. When one cannot be taken, none is.
 func (u *Uplinks) Take() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.present()
 	if err := u.repair(); err != nil {
 		return err
 	}
@@ -88,7 +108,7 @@ func (u *Uplinks) Take() error {
 	for _, s := range u.specs {
 		d, err := u.take(s)
 		if err != nil {
-			return errors.Join(fmt.Errorf("uplink %s: %w", s, err), u.Restore())
+			return errors.Join(fmt.Errorf("uplink %s: %w", s, err), u.restoreAll())
 		}
 		u.held = append(u.held, d)
 	}
@@ -276,6 +296,48 @@ func (u *Uplinks) hand(d Description, target string) error {
 // It is to be called when no VPP runs that has them: a device is not free
 // before. What is restored already is no error.
 func (u *Uplinks) Restore() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.present()
+	return u.restoreAll()
+}
+
+// Ended is to be called when a VPP has ended: unless Take is called for the
+// next one soon, the host gets its uplinks back.
+func (u *Uplinks) Ended() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.present()
+	if len(u.held) == 0 {
+		return
+	}
+	var t *time.Timer
+	t = time.AfterFunc(u.absence, func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if u.absent != t {
+			return // VPP is back, or the uplinks are the host's
+		}
+		u.log.WithField("absence", u.absence).Warn("VPP does not come back: the host gets its uplinks back until it does")
+		if err := u.restoreAll(); err != nil {
+			u.log.WithError(err).Error("Uplinks")
+		}
+	})
+	u.absent = t
+}
+
+// present: whoever waits for VPP to come back need not any more.
+func (u *Uplinks) present() {
+	if u.absent != nil {
+		u.absent.Stop()
+		u.absent = nil
+	}
+}
+
+// Saved names the uplinks that are not the host's, or not wholly.
+func (u *Uplinks) Saved() ([]string, error) { return u.store.list() }
+
+func (u *Uplinks) restoreAll() error {
 	names, err := u.store.list()
 	if err != nil {
 		return err
@@ -400,6 +462,8 @@ func verify(d Description) error {
 
 // Held describes the uplinks that VPP has, for manager.json.
 func (u *Uplinks) Held() []node.DedicatedUplink {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	var out []node.DedicatedUplink
 	for _, d := range u.held {
 		out = append(out, node.DedicatedUplink{Link: d.Link, Driver: DriverDPDK, Interface: Interface(d.Link), HostLink: d.HostLink})

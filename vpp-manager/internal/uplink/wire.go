@@ -16,6 +16,8 @@ import (
 // the network again. It is to be called as soon as VPP answers: the agent may
 // need the network before it can do anything.
 func (u *Uplinks) Connect(ctx context.Context, socket string) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	if len(u.held) == 0 {
 		return nil
 	}

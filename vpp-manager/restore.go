@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"github.com/sidewinder-net/sidewinder/vpp-manager/internal/startup"
+	"github.com/sidewinder-net/sidewinder/vpp-manager/internal/supervise"
+	"github.com/sidewinder-net/sidewinder/vpp-manager/internal/uplink"
+)
+
+// connectTimeout bounds the joining of the host with its uplinks, once VPP
+// answers.
+const connectTimeout = 10 * time.Second
+
+// splitUplinks tells the uplinks that the host shares with VPP, by their names,
+// from those that VPP has for itself.
+func splitUplinks(all []string) (shared []string, dedicated []uplink.Spec, err error) {
+	for _, text := range all {
+		if !strings.Contains(text, "=") {
+			shared = append(shared, text)
+			continue
+		}
+		s, err := uplink.ParseSpec(text)
+		if err != nil {
+			return nil, nil, fmt.Errorf("--uplink: %w", err)
+		}
+		dedicated = append(dedicated, s)
+	}
+	return shared, dedicated, nil
+}
+
+// dedicate gives a supervisor's VPP its own uplinks: they are taken before each
+// start, joined with the host once VPP answers, and the host's again when VPP
+// does not come back. What an earlier manager left is restored, also when none
+// is wanted. release is to be called when the supervisor has ended.
+func dedicate(s *supervise.Supervisor, u *uplink.Uplinks, log logrus.FieldLogger) (release func() error) {
+	next, ready, after := s.Next, s.Ready, s.After
+	owned := false
+	owner := s.Owner
+	s.Owner = func() error {
+		owned = true
+		if owner != nil {
+			return owner()
+		}
+		return nil
+	}
+	s.Next = func() (string, startup.Config, error) {
+		path, conf, err := next()
+		if err != nil {
+			return "", startup.Config{}, err
+		}
+		if err := u.Take(); err != nil {
+			return "", startup.Config{}, err
+		}
+		conf.DPDK = u.Section(conf.ShmPrefix(), max(conf.Workers, 1))
+		return path, conf, nil
+	}
+	s.Uplinks = u.Held
+	s.Ready = func(pid int, version string) {
+		ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+		defer cancel()
+		if err := u.Connect(ctx, s.Conf.APISocket()); err != nil {
+			log.WithError(err).Error("The host is without its uplinks; stop vpp-manager to give them back")
+		}
+		if ready != nil {
+			ready(pid, version)
+		}
+	}
+	s.After = func() {
+		if after != nil {
+			after()
+		}
+		u.Ended()
+	}
+	return func() error {
+		if !owned {
+			return nil // another manager may have them
+		}
+		return u.Restore()
+	}
+}
+
+func restoreCommand(log *logrus.Logger) *cobra.Command {
+	var runDir string
+	var o uplink.Options
+	cmd := &cobra.Command{
+		Use:   "restore",
+		Short: "Give the host back the uplinks that VPP had for itself",
+		Long: `Undoes what "vpp-manager run --uplink NAME=dpdk" did to the node, where a killed
+vpp-manager left it: the device gets its driver back, the link its name, MAC,
+MTU, settings, addresses and routes. What they were is read from the host's
+veth, and from the description that was stored before anything was touched.
+
+It can be run again, and does nothing where nothing is to be restored. It
+refuses while a vpp-manager runs in the run directory.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := filepath.Abs(runDir)
+			if err != nil {
+				return fmt.Errorf("--run-dir: %w", err)
+			}
+			// A VPP that a killed manager left behind would hold the devices.
+			unlock, err := supervise.Lock(startup.Config{RunDir: dir})
+			if err != nil {
+				return err
+			}
+			defer unlock()
+			if err := supervise.EndLeftover(startup.Config{RunDir: dir}); err != nil {
+				return err
+			}
+			o.Log, o.RunDir = log, dir
+			u, err := uplink.New(o, nil)
+			if err != nil {
+				return err
+			}
+			names, err := u.Saved()
+			if err != nil {
+				return err
+			}
+			if err := u.Restore(); err != nil {
+				return err
+			}
+			for _, n := range names {
+				fmt.Fprintf(cmd.OutOrStdout(), "restored: %s\n", n)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&runDir, "run-dir", defaultRunDir, "run directory of the vpp-manager that had them")
+	uplinkFlags(cmd, &o)
+	return cmd
+}
+
+// uplinkFlags are those of run and restore alike.
+func uplinkFlags(cmd *cobra.Command, o *uplink.Options) {
+	f := cmd.Flags()
+	f.StringVar(&o.Dir, "uplink-dir", uplink.DefaultDir, "folder for the descriptions of dedicated uplinks; it must outlive a crash")
+	f.BoolVar(&o.NoIOMMU, "uplink-no-iommu", false, "use a dedicated uplink without an IOMMU: the device can then write to all memory")
+}
