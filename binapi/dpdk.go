@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
+
+	interfaces "go.fd.io/govpp/binapi/interface"
 )
 
 // DevTypeDPDK is VPP's name of the driver of NICs that DPDK drives.
@@ -18,6 +20,9 @@ type Wire struct {
 	NIC string
 	// HostLink is VPP's end of the host's veth.
 	HostLink string
+	// MTU in bytes that the NIC must take, without the Ethernet header. Up to
+	// 1500 it does as it is.
+	MTU int
 }
 
 // wireTag marks the bridge domain of a wire.
@@ -96,6 +101,11 @@ func EnsureWire(ctx context.Context, c *Conn, w Wire) (WireState, error) {
 		}
 		s.Bridge = &Bridge{ID: id, Tag: w.tag()}
 	}
+	if w.MTU > 1500 && !s.NIC.AdminUp {
+		if err := each(ctx, c, InterfaceSetHardwareMTU(s.NIC.Index, uint16(w.MTU))); err != nil {
+			return s, fmt.Errorf("%s: MTU %d: %w", w.NIC, w.MTU, err)
+		}
+	}
 	if err := each(ctx, c,
 		InterfaceSetBridge(s.NIC.Index, s.Bridge.ID, true), InterfaceSetBridge(s.Host.Index, s.Bridge.ID, true),
 		InterfaceSetUp(s.Host.Index, true), InterfaceSetUp(s.NIC.Index, true),
@@ -105,6 +115,15 @@ func EnsureWire(ctx context.Context, c *Conn, w Wire) (WireState, error) {
 	s.Bridge.Members = []Index{s.NIC.Index, s.Host.Index}
 	s.NIC.AdminUp, s.Host.AdminUp = true, true
 	return s, nil
+}
+
+// InterfaceSetHardwareMTU sets what the device itself takes, in bytes without
+// the Ethernet header. Most devices must be down for it.
+func InterfaceSetHardwareMTU(i Index, mtu uint16) *Call {
+	req := &interfaces.HwInterfaceSetMtu{SwIfIndex: i.api(), Mtu: mtu}
+	return newCall(i.String(), req, func(r *interfaces.HwInterfaceSetMtuReply) error {
+		return retvalError(req.GetMessageName(), r.Retval, nil)
+	})
 }
 
 // each runs calls of which every one is needed.

@@ -179,6 +179,8 @@ func messages() []message {
 		{GroupABF, v2510, (*abf.AbfItfAttachAddDelReply)(nil)},
 		{GroupABF, v2510, (*abf.AbfItfAttachDump)(nil)},
 		{GroupABF, v2510, (*abf.AbfItfAttachDetails)(nil)},
+		{GroupDPDK, v2510, (*interfaces.HwInterfaceSetMtu)(nil)},
+		{GroupDPDK, v2510, (*interfaces.HwInterfaceSetMtuReply)(nil)},
 		{GroupDPDK, v2510, (*l2.BridgeDomainDump)(nil)},
 		{GroupDPDK, v2510, (*l2.BridgeDomainDetails)(nil)},
 		{GroupDPDK, v2510, (*l2.BridgeDomainAddDelV2)(nil)},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -118,10 +119,33 @@ func withoutDAD(name string, sysctls map[string]string, do func() error) error {
 		}
 	}
 	err := do()
+	if err == nil {
+		err = settled(name)
+	}
 	for _, key := range []string{sysctlDAD, sysctlDADNum} {
 		err = errors.Join(err, writeSysctl(name, key, sysctls[key]))
 	}
 	return err
+}
+
+// settled waits until the kernel has looked at all addresses of a link: it does
+// so a moment after they were added.
+func settled(name string) error {
+	const most, pause = time.Second, 2 * time.Millisecond
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(most); time.Now().Before(deadline); time.Sleep(pause) {
+		addrs, err := netlink.AddrList(link, netlink.FAMILY_V6)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.Flags&unix.IFA_F_TENTATIVE != 0 }) {
+			return nil
+		}
+	}
+	return nil // they become usable later
 }
 
 // sameAddress tells whether two messages are about the same address.
@@ -135,8 +159,23 @@ func sameAddress(a, b []byte) bool {
 		bytes.Equal(find(x, unix.IFA_LOCAL), find(y, unix.IFA_LOCAL))
 }
 
-// putAddresses adds those that are not there, in their order: the first of a
-// prefix is the primary one.
+// inOrder is the order in which addresses are added to be listed as they were:
+// the first IPv4 address of a prefix is the primary one, and the last IPv6
+// address comes first.
+func inOrder(all []Object) []Object {
+	var v4, v6 []Object
+	for _, o := range all {
+		if o.Raw[0] == unix.AF_INET6 {
+			v6 = append(v6, o)
+		} else {
+			v4 = append(v4, o)
+		}
+	}
+	slices.Reverse(v6)
+	return append(v4, v6...)
+}
+
+// putAddresses adds those that are not there.
 func putAddresses(link netlink.Link, all []Object, age time.Duration) error {
 	a := link.Attrs()
 	have, err := addressesOf(a.Index)
@@ -144,7 +183,7 @@ func putAddresses(link netlink.Link, all []Object, age time.Duration) error {
 		return fmt.Errorf("link %s: %w", a.Name, err)
 	}
 next:
-	for _, o := range all {
+	for _, o := range inOrder(all) {
 		for _, h := range have {
 			if sameAddress(o.Raw, h.Raw) {
 				continue next

@@ -22,14 +22,18 @@ func (u *Uplinks) Connect(ctx context.Context, socket string) error {
 		return nil
 	}
 	begin := time.Now()
-	c, err := binapi.Dial(ctx, binapi.Options{Socket: socket, ClientName: "vpp-manager-uplinks", Require: []binapi.Group{binapi.GroupAFPacket}})
+	c, err := binapi.Dial(ctx, binapi.Options{Socket: socket, ClientName: "vpp-manager-uplinks", Require: []binapi.Group{binapi.GroupAFPacket, binapi.GroupDPDK}})
 	if err != nil {
 		return fmt.Errorf("uplinks: %w", err)
 	}
 	defer c.Close()
 	var errs []error
 	for _, d := range u.held {
-		s, err := binapi.EnsureWire(ctx, c, binapi.Wire{NIC: Interface(d.Link), HostLink: d.HostLink})
+		s, err := binapi.EnsureWire(ctx, c, wire(d))
+		if err == nil && d.VDev != "" {
+			// DPDK lowered it: VPP counts VLAN tags as part of it.
+			err = setMTU(d.Aside, d.Settings.MTU)
+		}
 		if err == nil {
 			err = u.announce(ctx, c, d, s)
 		}
@@ -40,6 +44,25 @@ func (u *Uplinks) Connect(ctx context.Context, socket string) error {
 		u.log.WithFields(logrus.Fields{"uplink": d.Link, "interface": s.NIC.Name, "duration": time.Since(begin)}).Info("The host is on the network, through VPP")
 	}
 	return errors.Join(errs...)
+}
+
+func wire(d Description) binapi.Wire {
+	w := binapi.Wire{NIC: Interface(d.Link), HostLink: d.HostLink}
+	if d.VDev == "" {
+		w.MTU = d.Settings.MTU
+	}
+	return w
+}
+
+func setMTU(link string, mtu int) error {
+	l, err := netlink.LinkByName(link)
+	if err == nil {
+		err = netlink.LinkSetMTU(l, mtu)
+	}
+	if err != nil {
+		return fmt.Errorf("link %s: MTU %d: %w", link, mtu, err)
+	}
+	return nil
 }
 
 // announce tags VPP's interface as one that is on an uplink and waits for the
