@@ -249,6 +249,9 @@ func TestMTUAndChecksum(t *testing.T) {
 		require.False(t, f["tx-tcp-segmentation"])
 		return nil
 	}))
+	ep, err := n.client().Endpoint(t.Context(), rt.ContainerID, rt.IfName)
+	require.NoError(t, err)
+	require.True(t, ep.WholeChecksums, "the record says so, for VPP to take the pod")
 	require.NoError(t, n.check(l, rt))
 }
 

@@ -112,6 +112,9 @@ type Endpoint struct {
 	IPs []netip.Addr
 	// MTU of the pod's interface in bytes.
 	MTU uint16
+	// WholeChecksums: the pod's end leaves no checksum to the link, so that a
+	// userspace dataplane can carry its packets.
+	WholeChecksums bool
 }
 
 // Underlay is what the kernel knows of the way to other nodes: resolved outside

@@ -258,7 +258,7 @@ func (s *Server) Endpoints() []cluster.Endpoint {
 		out = append(out, cluster.Endpoint{
 			ID: ep.ID(), Namespace: ep.Namespace, Name: ep.Name, IfName: ep.IfName, Netns: ep.Netns,
 			HostInterface: ep.HostInterface, HostMAC: host, PodMAC: pod,
-			IPs: slices.Clone(ep.IPs), MTU: uint16(ep.MTU),
+			IPs: slices.Clone(ep.IPs), MTU: uint16(ep.MTU), WholeChecksums: ep.WholeChecksums,
 		})
 	}
 	return out

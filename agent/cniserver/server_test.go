@@ -131,7 +131,7 @@ func (r *rig) endpoint(n int) api.Endpoint {
 	ep := api.Endpoint{
 		ContainerID: fmt.Sprintf("c%d", n), IfName: "eth0", Netns: fmt.Sprintf("/run/netns/p%d", n),
 		Namespace: "default", Name: fmt.Sprintf("pod%d", n), HostInterface: fmt.Sprintf("sw%d", n),
-		HostMAC: api.GatewayMAC, PodMAC: "02:00:00:00:00:01", MTU: 1460, Network: "net1",
+		HostMAC: api.GatewayMAC, PodMAC: "02:00:00:00:00:01", MTU: 1460, WholeChecksums: true, Network: "net1",
 		IPs: []netip.Addr{netip.MustParseAddr(fmt.Sprintf("10.0.0.%d", n)), netip.MustParseAddr(fmt.Sprintf("fd00::%d", n))},
 	}
 	r.sys.mu.Lock()
@@ -182,6 +182,7 @@ func TestEndpointLifecycle(t *testing.T) {
 	require.Equal(t, mac, want[0].HostMAC)
 	require.Equal(t, uint16(1460), want[0].MTU)
 	require.Equal(t, ep.IPs, want[0].IPs)
+	require.True(t, want[0].WholeChecksums)
 
 	require.NoError(t, r.client.AddEndpoint(bg(), ep), "a repeated POST")
 	select {

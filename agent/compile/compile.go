@@ -120,19 +120,29 @@ func (c *compiler) endpoints() {
 	for _, id := range slices.Sorted(maps.Keys(c.snap.Endpoints)) {
 		e := c.snap.Endpoints[id]
 		object := "pod " + e.Namespace + "/" + e.Name
-		c.state.Interfaces[dataplane.InterfaceKey(e.HostInterface)] = c.podInterface(e, specs)
+		carried := c.target.Kernel || e.WholeChecksums
+		if carried {
+			c.state.Interfaces[dataplane.InterfaceKey(e.HostInterface)] = c.podInterface(e, specs)
+		} else {
+			c.problem(object, "", "restart the pod, for VPP to carry it", "it was wired for the kernel alone, and leaves checksums to its link: the kernel carries it")
+		}
 		for _, ip := range e.IPs {
 			if other, taken := owner[ip]; taken {
 				c.problem(object, "ips", "delete one of the two pods", "address %s is also held by %s on this node", ip, other)
 				continue
 			}
 			owner[ip] = object
+			if !carried {
+				continue
+			}
 			c.state.Neighbours[dataplane.NeighbourKey{Interface: e.HostInterface, IP: ip}] = dataplane.Neighbour{MAC: e.PodMAC}
 			c.state.Routes[dataplane.RouteKey{Prefix: netip.PrefixFrom(ip, ip.BitLen())}] = dataplane.Route{
 				NextHops: []dataplane.NextHop{{Interface: e.HostInterface, Weight: 1}},
 			}
 			c.redirectPod(e.HostInterface, ip)
 		}
-		c.podMemif(e, specs)
+		if carried {
+			c.podMemif(e, specs)
+		}
 	}
 }

@@ -42,7 +42,7 @@ func two() cluster.Snapshot {
 		},
 		Pods: map[string]cluster.Pod{},
 		Endpoints: map[string]cluster.Endpoint{"c1/eth0": {
-			ID: "c1/eth0", Namespace: "default", Name: "web", HostInterface: "swc1", MTU: 1460,
+			ID: "c1/eth0", Namespace: "default", Name: "web", HostInterface: "swc1", MTU: 1460, WholeChecksums: true,
 			HostMAC: dataplane.MAC{0xee, 0xee, 0xee, 0xee, 0xee, 0xee}, PodMAC: dataplane.MAC{2, 0, 0, 0, 0, 1},
 			IPs: []netip.Addr{netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("fd10:244:1::5")},
 		}},

@@ -79,7 +79,7 @@ func TestAPodsMemif(t *testing.T) {
 func TestAMemifTakesNobodysAddress(t *testing.T) {
 	s := annotated(map[string]string{podspec.AnnotationMemifPorts: "udp:5000"})
 	s.Endpoints["c0/eth0"] = cluster.Endpoint{
-		ID: "c0/eth0", Namespace: "default", Name: "first", IfName: "eth0", HostInterface: "swc0", MTU: 1460,
+		ID: "c0/eth0", Namespace: "default", Name: "first", IfName: "eth0", HostInterface: "swc0", MTU: 1460, WholeChecksums: true,
 		IPs: []netip.Addr{netip.MustParseAddr("10.244.1.5")},
 	}
 	require.Equal(t, "fd10:244:1::5", compile.Compile(s, compile.Target{}).State.Interfaces["swc1-m"].Memif.IPs)
@@ -93,7 +93,7 @@ func TestAMemifTakesNobodysAddress(t *testing.T) {
 func TestOneMemifForAPod(t *testing.T) {
 	s := annotated(map[string]string{podspec.AnnotationMemifPorts: "udp:5000"})
 	s.Endpoints["c1/net1"] = cluster.Endpoint{
-		ID: "c1/net1", Namespace: "default", Name: "web", IfName: "net1", HostInterface: "swnet1", MTU: 1460,
+		ID: "c1/net1", Namespace: "default", Name: "web", IfName: "net1", HostInterface: "swnet1", MTU: 1460, WholeChecksums: true,
 		IPs: []netip.Addr{netip.MustParseAddr("10.244.1.6")},
 	}
 	st := compile.Compile(s, compile.Target{}).State

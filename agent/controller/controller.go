@@ -344,8 +344,10 @@ func rx(m dataplane.RxMode) dataplane.Rx {
 func (c *Controller) beside(v *VPP, snap cluster.Snapshot) []status.Problem {
 	res := compile.Compile(snap, compile.Target{})
 	links := switchover.Links{Uplinks: slices.Sorted(maps.Keys(snap.Underlay.Uplinks))}
-	for _, e := range snap.Endpoints {
-		links.Pods = append(links.Pods, e.HostInterface)
+	for name, i := range res.State.Interfaces {
+		if i.Role == dataplane.RolePod {
+			links.Pods = append(links.Pods, string(name))
+		}
 	}
 	slices.Sort(links.Pods)
 	if !maps.Equal(c.snapshot.Underlay.Uplinks, snap.Underlay.Uplinks) {

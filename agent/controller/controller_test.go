@@ -208,7 +208,7 @@ func addNode(name string, id uint16) func(*source.Objects, map[string]cluster.En
 func addPod(id string, last byte) func(*source.Objects, map[string]cluster.Endpoint) {
 	return func(_ *source.Objects, e map[string]cluster.Endpoint) {
 		e[id] = cluster.Endpoint{
-			ID: id, Name: id, HostInterface: "sw" + id, MTU: 1460, PodMAC: dataplane.MAC{2, last},
+			ID: id, Name: id, HostInterface: "sw" + id, MTU: 1460, WholeChecksums: true, PodMAC: dataplane.MAC{2, last},
 			IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 244, 1, last})},
 		}
 	}

@@ -78,6 +78,9 @@ type Endpoint struct {
 	// IPs are the pod's addresses, without prefix length.
 	IPs []netip.Addr `json:"ips"`
 	MTU int          `json:"mtu"`
+	// WholeChecksums: the pod's end writes whole checksums, as NodeConfig asked
+	// for; without them only the kernel can carry the pod's packets.
+	WholeChecksums bool `json:"wholeChecksums,omitempty"`
 	// Network is the name of the CNI network the interface belongs to: garbage
 	// collection of one network leaves the others' interfaces alone.
 	Network string `json:"network,omitempty"`

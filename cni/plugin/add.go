@@ -241,7 +241,7 @@ func (a *adding) wire(ctx context.Context, podNS ns.NetNS) (*current.Result, err
 		ContainerID: a.containerID, IfName: a.ifName, Netns: a.netns,
 		Namespace: a.namespace, Name: a.pod, UID: a.uid,
 		HostInterface: hostName, HostMAC: api.GatewayMAC, PodMAC: mac,
-		IPs: want.ips, MTU: a.mtu, Network: a.network, Result: raw,
+		IPs: want.ips, MTU: a.mtu, WholeChecksums: a.node.DisableTxChecksum, Network: a.network, Result: raw,
 	})
 	if err != nil {
 		return nil, agentError(err)

@@ -33,6 +33,9 @@ func Cluster(nodes, pods int, uplink string, gateway netip.Addr) cluster.Snapsho
 		Underlay: cluster.Underlay{
 			Uplinks: map[string]cluster.Uplink{uplink: {Name: uplink, MTU: 1500}},
 			Routes:  map[netip.Prefix]cluster.UnderlayRoute{},
+			Neighbours: map[dataplane.NeighbourKey]dataplane.MAC{
+				{Interface: uplink, IP: gateway}: {2, 0, 0, 0, 9, 9},
+			},
 		},
 	}
 	hop := []dataplane.NextHop{{Interface: uplink, Gateway: gateway, Weight: 1}}
@@ -53,7 +56,7 @@ func Cluster(nodes, pods int, uplink string, gateway netip.Addr) cluster.Snapsho
 	for i := 1; i <= pods; i++ {
 		id := "c" + strconv.Itoa(i) + "/eth0"
 		s.Endpoints[id] = cluster.Endpoint{
-			ID: id, Namespace: "default", Name: "pod" + strconv.Itoa(i), HostInterface: "sw" + strconv.Itoa(i), MTU: 1460,
+			ID: id, Namespace: "default", Name: "pod" + strconv.Itoa(i), HostInterface: "sw" + strconv.Itoa(i), MTU: 1460, WholeChecksums: true,
 			HostMAC: dataplane.MAC{0xee, 0xee, 0xee, 0xee, 0xee, 0xee}, PodMAC: dataplane.MAC{2, 0, 0, 0, byte(i >> 8), byte(i)},
 			IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 1, byte(i)})},
 		}
