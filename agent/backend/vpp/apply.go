@@ -35,6 +35,9 @@ func (b *Backend) Apply(ctx context.Context, changes []dataplane.Change) error {
 		}
 		changes = changes[n:]
 	}
+	if err := a.takeOverlay(); err != nil {
+		return errors.Join(lost(err), errors.Join(a.failed...))
+	}
 	if a.deleted {
 		if err := a.tidy(); err != nil {
 			return errors.Join(lost(err), errors.Join(a.failed...))

@@ -59,6 +59,7 @@ func drivers() map[string]driver {
 	return map[string]driver{
 		DriverAFPacket: afPacket{},
 		DriverAFXDP:    afXDP{},
+		DriverDPDK:     dedicated{},
 	}
 }
 
@@ -66,7 +67,7 @@ func drivers() map[string]driver {
 func driverNames(role dataplane.InterfaceRole) []string {
 	switch role {
 	case dataplane.RoleUplink:
-		return []string{DriverAFXDP, DriverAFPacket}
+		return []string{DriverAFXDP, DriverAFPacket, DriverDPDK}
 	case dataplane.RolePod:
 		return []string{DriverAFXDP, DriverAFPacket}
 	}
