@@ -29,7 +29,7 @@ func FuzzShim(f *testing.F) {
 		known := framed(between(pod4, service4, 17, udp(40000, 53)))
 		for _, r := range []Role{RolePod, RoleUplink} {
 			g.model.role = r
-			if err := g.shim.maps.Settings.Put(settingRole, uint32(r)); err != nil {
+			if err := g.shim.settings.put(settingRole, uint32(r)); err != nil {
 				t.Fatal(err)
 			}
 			g.runBoth(t, known)

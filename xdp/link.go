@@ -6,7 +6,6 @@ import (
 	"os"
 	"slices"
 
-	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -52,78 +51,62 @@ func open(link *netlink.LinkAttrs) (*Shim, error) {
 		return nil, fail(ErrNoShim)
 	}
 	s := &Shim{linkIndex: link.Index, linkName: link.Name, programID: link.Xdp.ProgId}
-	program, err := ebpf.NewProgramFromID(ebpf.ProgramID(s.programID))
+	name, ids, err := programInfo(s.programID)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fail(ErrNoShim) // detached since
 	}
 	if err != nil {
-		return nil, fail(fmt.Errorf("open XDP program %d: %w", s.programID, err))
+		return nil, fail(err)
 	}
-	defer func() { _ = program.Close() }()
-	info, err := program.Info()
-	if err != nil {
-		return nil, fail(fmt.Errorf("XDP program %d: %w", s.programID, err))
-	}
-	foreign := fail(fmt.Errorf("program %d %q: %w", s.programID, info.Name, ErrForeignProgram))
-	if info.Name != shimProgSidewinderShim {
+	foreign := fail(fmt.Errorf("program %d %q: %w", s.programID, name, ErrForeignProgram))
+	if name != shimProgSidewinderShim {
 		return nil, foreign
 	}
-	ids, ok := info.MapIDs()
-	if !ok {
-		return nil, fail(fmt.Errorf("%w: the kernel does not tell a program's maps", ErrUnsupported))
-	}
-	if err := s.maps.open(ids); err != nil {
-		_ = s.maps.Close()
-		if errors.Is(err, errOtherMaps) {
-			return nil, foreign
-		}
-		return nil, fail(fmt.Errorf("maps of XDP program %d: %w", s.programID, err))
+	if err := s.openMaps(ids); errors.Is(err, errOtherMaps) {
+		return nil, foreign
+	} else if err != nil {
+		return nil, fail(fmt.Errorf("program %d: %w", s.programID, err))
 	}
 	return s, nil
 }
 
 var errOtherMaps = errors.New("not the shim's maps")
 
-// open fills m with the maps that a program uses, by their names.
-func (m *shimMaps) open(ids []ebpf.MapID) error {
+// openMaps finds the shim's maps, by name, among those of a program.
+func (s *Shim) openMaps(ids []uint32) (err error) {
+	names := map[string]int{
+		shimMapCache: mapCache, shimMapCounters: mapCounters, shimMapFlows: mapFlows,
+		shimMapTables: mapTables, shimMapXsksMap: mapSockets,
+	}
+	s.settings = -1
 	for _, id := range ids {
-		opened, err := ebpf.NewMapFromID(id)
+		fd, name, err := openMap(id)
 		if err != nil {
-			return fmt.Errorf("map %d: %w", id, err)
+			return errors.Join(err, s.closeSettings())
 		}
-		place := m.place(opened)
-		if place == nil || *place != nil {
-			_ = opened.Close()
+		if name == shimMapSettings && s.settings < 0 {
+			s.settings = settingsMap(fd)
 			continue
 		}
-		*place = opened
+		if err := unix.Close(fd); err != nil {
+			return errors.Join(err, s.closeSettings())
+		}
+		if n, ok := names[name]; ok {
+			s.maps[n].id = id
+			delete(names, name)
+		}
 	}
-	if slices.Contains([]*ebpf.Map{m.Cache, m.Counters, m.Flows, m.Settings, m.Tables, m.XsksMap}, nil) {
-		return errOtherMaps
+	if s.settings < 0 || len(names) > 0 {
+		return errors.Join(errOtherMaps, s.closeSettings())
 	}
 	return nil
 }
 
-func (m *shimMaps) place(opened *ebpf.Map) **ebpf.Map {
-	info, err := opened.Info()
-	if err != nil {
+func (s *Shim) closeSettings() error {
+	if s.settings < 0 {
 		return nil
 	}
-	switch info.Name {
-	case shimMapCache:
-		return &m.Cache
-	case shimMapCounters:
-		return &m.Counters
-	case shimMapFlows:
-		return &m.Flows
-	case shimMapSettings:
-		return &m.Settings
-	case shimMapTables:
-		return &m.Tables
-	case shimMapXsksMap:
-		return &m.XsksMap
-	}
-	return nil
+	return unix.Close(int(s.settings))
 }
 
 // Attach loads the shim and puts it on a link that has no XDP program: what VPP
@@ -153,20 +136,30 @@ func Attach(ifindex int) (*Shim, error) {
 	return s, nil
 }
 
+// load loads the shim anew, attached to nothing.
 func (s *Shim) load() error {
 	var o shimObjects
 	if err := loadShimObjects(&o, nil); err != nil {
 		return fmt.Errorf("load the XDP shim: %w", err)
 	}
-	s.program, s.maps = o.SidewinderShim, o.shimMaps
-	info, err := s.program.Info()
+	// The program keeps its maps.
+	defer func() { _ = o.shimMaps.Close() }()
+	info, err := o.SidewinderShim.Info()
 	if err != nil {
-		_ = s.Close()
-		return err
+		return errors.Join(err, o.SidewinderShim.Close())
 	}
-	if id, ok := info.ID(); ok {
-		s.programID = uint32(id)
+	id, ok := info.ID()
+	if !ok {
+		return errors.Join(fmt.Errorf("%w: the kernel does not tell a program's number", ErrUnsupported), o.SidewinderShim.Close())
 	}
+	_, maps, err := programInfo(uint32(id))
+	if err == nil {
+		err = s.openMaps(maps)
+	}
+	if err != nil {
+		return errors.Join(err, o.SidewinderShim.Close())
+	}
+	s.program, s.programID = o.SidewinderShim, uint32(id)
 	return nil
 }
 

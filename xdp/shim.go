@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // Mode says who gets an interface's packets.
@@ -113,9 +114,22 @@ type Shim struct {
 	// attachFlags are how Attach attached it, for Detach; 0 after Find.
 	attachFlags int
 
-	program *ebpf.Program // nil after Find
-	maps    shimMaps
+	program  *ebpf.Program // nil after Find
+	settings settingsMap
+
+	mu   sync.Mutex // over maps
+	maps [mapNumber]lazyMap
 }
+
+// The maps beside settings, in Shim.maps.
+const (
+	mapCache = iota
+	mapCounters
+	mapFlows
+	mapTables
+	mapSockets
+	mapNumber
+)
 
 // LinkIndex is the link's number in its network namespace.
 func (s *Shim) LinkIndex() int { return s.linkIndex }
@@ -136,7 +150,7 @@ func (s *Shim) wrap(what string, err error) error {
 
 // Mode reads the mode.
 func (s *Shim) Mode() (Mode, error) {
-	v, err := s.setting(settingMode)
+	v, err := s.settings.get(settingMode)
 	return Mode(v), s.wrap("read mode", err)
 }
 
@@ -145,18 +159,27 @@ func (s *Shim) SetMode(m Mode) error {
 	if m > ModeHeld {
 		return s.wrap("set mode", fmt.Errorf("%s is none of kernel, vpp, held", m))
 	}
-	return s.wrap("set mode "+m.String(), s.maps.Settings.Put(settingMode, uint32(m)))
+	return s.wrap("set mode "+m.String(), s.settings.put(settingMode, uint32(m)))
 }
 
 // Role reads the role.
 func (s *Shim) Role() (Role, error) {
-	v, err := s.setting(settingRole)
+	v, err := s.settings.get(settingRole)
 	return Role(v), s.wrap("read role", err)
 }
 
-func (s *Shim) setting(which uint32) (v uint32, err error) {
-	err = s.maps.Settings.Lookup(which, &v)
-	return v, err
+// open gives the maps of these numbers.
+func (s *Shim) open(which ...int) ([]*ebpf.Map, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps := make([]*ebpf.Map, len(which))
+	for i, n := range which {
+		var err error
+		if maps[i], err = s.maps[n].get(); err != nil {
+			return nil, err
+		}
+	}
+	return maps, nil
 }
 
 // Bind gives the shim the node's tables, and then its role: from then on it
@@ -169,36 +192,35 @@ func (s *Shim) Bind(r Role, t *Tables) error {
 	if r != RoleUplink && r != RolePod {
 		return s.wrap("bind", fmt.Errorf("role %s: want uplink or pod", r))
 	}
+	maps, err := s.open(mapTables, mapFlows, mapCache)
+	if err != nil {
+		return s.wrap("bind", err)
+	}
 	var wg sync.WaitGroup
 	var tablesErr, flowsErr error
-	wg.Go(func() { tablesErr = bindSlots(s.maps.Tables, t.uplink, t.pods) })
-	wg.Go(func() { flowsErr = bindSlots(s.maps.Flows, t.flows) })
+	wg.Go(func() { tablesErr = bindSlots(maps[0], t.uplink, t.pods) })
+	wg.Go(func() { flowsErr = bindSlots(maps[1], t.flows) })
 	wg.Wait()
 	if err := errors.Join(tablesErr, flowsErr); err != nil {
 		return s.wrap("bind tables", err)
 	}
 	// Last: a cache must never hold what came from other tables.
-	if err := bindSlots(s.maps.Cache, t.cache); err != nil {
+	if err := bindSlots(maps[2], t.cache); err != nil {
 		return s.wrap("bind cache", err)
 	}
-	return s.wrap("set role "+r.String(), s.maps.Settings.Put(settingRole, uint32(r)))
+	return s.wrap("set role "+r.String(), s.settings.put(settingRole, uint32(r)))
 }
 
 // bindSlots makes outer hold exactly these maps, in slots 0, 1, ...
-func bindSlots(outer *ebpf.Map, inner ...*ebpf.Map) error {
+func bindSlots(outer *ebpf.Map, inner ...*shared) error {
 	keys := make([]uint32, len(inner))
 	fds := make([]uint32, len(inner))
 	same := true
 	for i, m := range inner {
 		keys[i], fds[i] = uint32(i), uint32(m.FD())
-		info, err := m.Info()
-		if err != nil {
-			return err
-		}
-		want, ok := info.ID()
 		var have uint32
-		err = outer.Lookup(keys[i], &have)
-		same = same && ok && err == nil && have == uint32(want)
+		err := outer.Lookup(keys[i], &have)
+		same = same && err == nil && have == uint32(m.id)
 	}
 	if same {
 		return nil
@@ -219,10 +241,14 @@ func bindSlots(outer *ebpf.Map, inner ...*ebpf.Map) error {
 // why, summed over all CPUs. All names are always there; the package comment
 // says what they mean.
 func (s *Shim) Counters() (map[string]uint64, error) {
+	maps, err := s.open(mapCounters)
+	if err != nil {
+		return nil, s.wrap("read counters", err)
+	}
 	counters := make(map[string]uint64, counterNumber)
 	var perCPU []uint64
 	for i, name := range counterNames() {
-		if err := s.maps.Counters.Lookup(uint32(i), &perCPU); err != nil {
+		if err := maps[0].Lookup(uint32(i), &perCPU); err != nil {
 			return nil, s.wrap("read counter "+name, err)
 		}
 		for _, n := range perCPU {
@@ -236,14 +262,23 @@ func (s *Shim) Counters() (map[string]uint64, error) {
 // bound to that queue: what VPP does for its own sockets. The entry goes with
 // the socket.
 func (s *Shim) RegisterSocket(queue uint32, fd int) error {
-	return s.wrap(fmt.Sprintf("register socket on queue %d", queue), s.maps.XsksMap.Put(queue, uint32(fd)))
+	maps, err := s.open(mapSockets)
+	if err == nil {
+		err = maps[0].Put(queue, uint32(fd))
+	}
+	return s.wrap(fmt.Sprintf("register socket on queue %d", queue), err)
 }
 
 // Close lets go of the descriptors. The program stays attached.
 func (s *Shim) Close() error {
-	err := s.maps.Close()
-	if s.program != nil {
-		err = errors.Join(err, s.program.Close())
+	errs := []error{unix.Close(int(s.settings))}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.maps {
+		errs = append(errs, s.maps[i].close())
 	}
-	return s.wrap("close", err)
+	if s.program != nil {
+		errs = append(errs, s.program.Close())
+	}
+	return s.wrap("close", errors.Join(errs...))
 }

@@ -159,8 +159,8 @@ func TestNothingLeavesTheKernelWithoutModeAndRole(t *testing.T) {
 	}{{RoleNone, ModeVPP}, {RoleUplink, ModeKernel}, {RoleUplink, ModeHeld}, {RolePod, ModeKernel}, {RolePod, ModeHeld}, {7, ModeVPP}, {RolePod, 9}, {RoleUplink, 9}} {
 		g := newRig(t, RoleUplink, ModeVPP)
 		g.model.role, g.model.mode = c.role, c.mode
-		require.NoError(t, g.shim.maps.Settings.Put(settingRole, uint32(c.role)))
-		require.NoError(t, g.shim.maps.Settings.Put(settingMode, uint32(c.mode)))
+		require.NoError(t, g.shim.settings.put(settingRole, uint32(c.role)))
+		require.NoError(t, g.shim.settings.put(settingMode, uint32(c.mode)))
 		for _, f := range append(uplinkCases(), podCases()...) {
 			require.Equal(t, "kernel-mode", g.runBoth(t, f.frame), "role %s mode %s: %s", c.role, c.mode, f.name)
 		}
@@ -177,7 +177,7 @@ func TestWithoutTablesAndSocket(t *testing.T) {
 	frame := frame6(to4(between("10.2.0.5", "10.1.0.5", 17, udp(1, 2))))
 	require.Equal(t, "kernel-mode", g.run(t, frame), "no role")
 	for _, r := range []Role{RoleUplink, RolePod} {
-		require.NoError(t, s.maps.Settings.Put(settingRole, uint32(r)))
+		require.NoError(t, s.settings.put(settingRole, uint32(r)))
 		require.Equal(t, "kernel-table", g.run(t, frame), "no tables, role %s", r)
 	}
 

@@ -57,11 +57,29 @@ type TablesOptions struct {
 // uplinks and on pods, and which connections are the kernel's. They live as long
 // as a shim that is bound to them does.
 type Tables struct {
-	uplink, pods, flows *ebpf.Map
+	uplink, pods, flows *shared
 	// cache remembers, for each CPU, what was found in uplink and pods.
-	cache      *ebpf.Map
+	cache      *shared
 	mu         sync.Mutex // makes a change and its new generation one
 	generation uint32     // as struct cached of shim.c has it
+}
+
+// shared is a map that shims have in common.
+type shared struct {
+	*ebpf.Map
+	id ebpf.MapID
+}
+
+func newShared(m *ebpf.Map) (*shared, error) {
+	info, err := m.Info()
+	if err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	id, ok := info.ID()
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("%w: the kernel does not tell a map's number", ErrUnsupported), m.Close())
+	}
+	return &shared{m, id}, nil
 }
 
 // lpmKey is struct lpm_key of shim.c. IPv4 is v4-mapped IPv6.
@@ -121,7 +139,7 @@ func NewTables(o TablesOptions) (*Tables, error) {
 	lpm, flows, cache := spec.Maps[shimMapTables].InnerMap, spec.Maps[shimMapFlows].InnerMap, spec.Maps[shimMapCache].InnerMap
 	t := &Tables{}
 	for _, m := range []struct {
-		place **ebpf.Map
+		place **shared
 		name  string
 		inner *ebpf.MapSpec
 		size  uint32
@@ -133,7 +151,11 @@ func NewTables(o TablesOptions) (*Tables, error) {
 	} {
 		s := m.inner.Copy()
 		s.Name, s.MaxEntries = m.name, m.size
-		if *m.place, err = ebpf.NewMap(s); err != nil {
+		made, err := ebpf.NewMap(s)
+		if err == nil {
+			*m.place, err = newShared(made)
+		}
+		if err != nil {
 			_ = t.Close()
 			return nil, fmt.Errorf("XDP shim's table %s of %d entries: %w", m.name, m.size, err)
 		}
@@ -196,7 +218,7 @@ func (t *Tables) Uplink() (map[netip.Prefix]Verdict, error) { return readPrefixe
 // Pods reads the pods' table back.
 func (t *Tables) Pods() (map[netip.Prefix]Verdict, error) { return readPrefixes(t.pods) }
 
-func (t *Tables) set(m *ebpf.Map, name string, prefixes map[netip.Prefix]Verdict) error {
+func (t *Tables) set(m *shared, name string, prefixes map[netip.Prefix]Verdict) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	err := setPrefixes(m, name, prefixes)
@@ -204,7 +226,7 @@ func (t *Tables) set(m *ebpf.Map, name string, prefixes map[netip.Prefix]Verdict
 	return errors.Join(err, t.newGeneration())
 }
 
-func setPrefixes(m *ebpf.Map, name string, prefixes map[netip.Prefix]Verdict) error {
+func setPrefixes(m *shared, name string, prefixes map[netip.Prefix]Verdict) error {
 	fail := func(err error) error { return fmt.Errorf("XDP shim's %s table: %w", name, err) }
 	want := make(map[lpmKey]uint32, len(prefixes))
 	for p, v := range prefixes {
@@ -248,7 +270,7 @@ func setPrefixes(m *ebpf.Map, name string, prefixes map[netip.Prefix]Verdict) er
 	return nil
 }
 
-func putKeys(m *ebpf.Map, keys []lpmKey, values []uint32) error {
+func putKeys(m *shared, keys []lpmKey, values []uint32) error {
 	if len(keys) == 0 {
 		return nil
 	}
@@ -267,7 +289,7 @@ func putKeys(m *ebpf.Map, keys []lpmKey, values []uint32) error {
 	return nil
 }
 
-func deleteKeys(m *ebpf.Map, keys []lpmKey) error {
+func deleteKeys(m *shared, keys []lpmKey) error {
 	if len(keys) == 0 {
 		return nil
 	}
@@ -283,7 +305,7 @@ func deleteKeys(m *ebpf.Map, keys []lpmKey) error {
 	return nil
 }
 
-func readPrefixes(m *ebpf.Map) (map[netip.Prefix]Verdict, error) {
+func readPrefixes(m *shared) (map[netip.Prefix]Verdict, error) {
 	keys, err := readKeys(m)
 	if err != nil {
 		return nil, err
@@ -296,7 +318,7 @@ func readPrefixes(m *ebpf.Map) (map[netip.Prefix]Verdict, error) {
 }
 
 // readKeys reads a whole table.
-func readKeys(m *ebpf.Map) (map[lpmKey]uint32, error) {
+func readKeys(m *shared) (map[lpmKey]uint32, error) {
 	have := map[lpmKey]uint32{}
 	var cursor ebpf.MapBatchCursor
 	keys, values := make([]lpmKey, 1024), make([]uint32, 1024)
@@ -329,8 +351,12 @@ func readKeys(m *ebpf.Map) (map[lpmKey]uint32, error) {
 // bound earlier: they go on being the kernel's. False: it knows none, or keeps
 // them in another layout. To be called before anything is bound to t.
 func (t *Tables) AdoptFlows(s *Shim) (bool, error) {
+	maps, err := s.open(mapFlows)
+	if err != nil {
+		return false, s.wrap("read flows", err)
+	}
 	var id uint32
-	err := s.maps.Flows.Lookup(uint32(0), &id)
+	err = maps[0].Lookup(uint32(0), &id)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		return false, nil
 	}
@@ -345,14 +371,14 @@ func (t *Tables) AdoptFlows(s *Shim) (bool, error) {
 		return false, m.Close()
 	}
 	old := t.flows
-	t.flows = m
+	t.flows = &shared{m, ebpf.MapID(id)}
 	return true, old.Close()
 }
 
 // Close lets go of the descriptors. Shims that are bound keep the tables.
 func (t *Tables) Close() error {
 	var errs []error
-	for _, m := range []*ebpf.Map{t.uplink, t.pods, t.flows, t.cache} {
+	for _, m := range []*shared{t.uplink, t.pods, t.flows, t.cache} {
 		if m != nil {
 			errs = append(errs, m.Close())
 		}
