@@ -22,7 +22,7 @@ func (in input) pageSize() uint64 {
 // their number is even (vlib_buffer_alloc_size).
 func (o Options) bufferStride() uint64 {
 	n := uint64(o.BufferData) + 256
-	if o.Driver == DPDK {
+	if o.uplinksUse(DPDK) {
 		n += 128
 	}
 	return (n+63)&^63 | 64
@@ -63,26 +63,51 @@ const (
 	inFlight = 2048
 )
 
+// buffersOfRun is how many run asks for by itself.
+func (in input) buffersOfRun() int {
+	rings := startup.Rings{Pods: in.MaxPods, UplinkRing: in.Ring, Threads: in.Workers + 1}
+	links, _ := in.uplinks()
+	for _, l := range links {
+		rings.UplinkQueues += max(1, l.Queues)
+	}
+	return rings.Buffers()
+}
+
+func ring(d Driver) int {
+	switch d {
+	case AFXDP:
+		return ringAFXDP
+	case Memif, DPDK:
+		return ringLarge
+	case Tap:
+		return ringTap
+	}
+	return 0
+}
+
 // buffersNeeded is how many buffers are in rings when VPP is full: those of
 // receive rings are always taken, those of the uplinks' send rings under load.
-func buffersNeeded(o Options, queues int) (always, load int) {
-	ring := map[Driver]int{AFXDP: ringAFXDP, Memif: ringLarge, Tap: ringTap, DPDK: ringLarge}
-	always = o.MaxPods*ring[o.PodDriver] + queues*ring[o.Driver]
-	load = always + queues*ring[o.Driver] + inFlight*(1+o.Workers)
-	return always, load
+func buffersNeeded(o Options, uplinks []Link) (always, load int) {
+	always = o.MaxPods * ring(o.PodDriver)
+	sending := 0
+	for _, l := range uplinks {
+		n := ring(l.Use)
+		if l.Use == AFXDP && o.Ring > 0 {
+			n = o.Ring
+		}
+		always += max(1, l.Queues) * n
+		sending += max(1, l.Queues) * n
+	}
+	return always, always + sending + inFlight*(1+o.Workers)
 }
 
 // buffers: when there are none left, VPP still makes an af_xdp interface, which
 // then receives nothing.
 func buffers(in input) Finding {
 	links, _ := in.uplinks()
-	queues := 0
-	for _, l := range links {
-		queues += max(1, l.Queues)
-	}
 	page := in.pageSize()
 	have := in.poolBuffers(page)
-	always, load := buffersNeeded(in.Options, queues)
+	always, load := buffersNeeded(in.Options, links)
 	what := fmt.Sprintf("%d, of %d asked for, fit into pages of %s", have, in.Buffers, bytesText(page))
 	want := in.Options
 	for want.poolBuffers(page) < load && want.Buffers < 1<<24 {
@@ -96,17 +121,9 @@ func buffers(in input) Finding {
 	case have == 0:
 		return failure("huge pages, or smaller buffers", "buffers of %d bytes do not fit into pages of %s", in.BufferData, bytesText(page))
 	case have < always:
-		return failure(fix, "%s; the rings of %d pods (%s) and the uplinks (%s) take %d: the last pods would receive nothing",
-			what, in.MaxPods, orUnknownDriver(in.PodDriver), orUnknownDriver(in.Driver), always)
+		return failure(fix, "%s; the rings of %d pods and the uplinks take %d: the last pods would receive nothing", what, in.MaxPods, always)
 	case have < load:
 		return warning(fix, "%s; the rings of %d pods and the uplinks take %d, and under load %d", what, in.MaxPods, always, load)
 	}
 	return ok("%s; %d pods and the uplinks take %d, and under load %d", what, in.MaxPods, always, load)
-}
-
-func orUnknownDriver(d Driver) string {
-	if d == "" {
-		return "driver not known"
-	}
-	return string(d)
 }

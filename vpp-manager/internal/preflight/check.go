@@ -51,6 +51,16 @@ func each(f func(in input, l Link) Finding) func(input) []Finding {
 	}
 }
 
+// eachWith is each, for uplinks with one of these drivers.
+func eachWith(f func(in input, l Link) Finding, drivers ...Driver) func(input) []Finding {
+	return each(func(in input, l Link) Finding {
+		if !slices.Contains(drivers, l.Use) {
+			return skipped("only for uplinks with %s", joinDrivers(drivers))
+		}
+		return f(in, l)
+	})
+}
+
 // needs skips a check unless uplinks or pods have one of the drivers.
 func needs(drivers ...Driver) func(Options) string {
 	return func(o Options) string {
@@ -64,7 +74,7 @@ func needs(drivers ...Driver) func(Options) string {
 // uplinkNeeds skips a check unless the uplinks have one of the drivers.
 func uplinkNeeds(drivers ...Driver) func(Options) string {
 	return func(o Options) string {
-		if slices.Contains(drivers, o.Driver) {
+		if slices.ContainsFunc(drivers, o.uplinksUse) {
 			return ""
 		}
 		return "only for uplinks with " + joinDrivers(drivers)
@@ -94,6 +104,9 @@ func run(ctx context.Context, m Machine, o Options, want func(check) bool) Repor
 	in.features = sync.OnceValue(func() Features { return m.Try(ctx) })
 	in.started = sync.OnceValues(func() (find.VPP, error) { return m.Find(ctx, o.VPP, groupsOf(o)...) })
 	in.uplinks = sync.OnceValues(in.findUplinks)
+	if o.Buffers == 0 {
+		in.Buffers = in.buffersOfRun()
+	}
 	r := Report{Version: Version, Verdict: OK, Options: o}
 	for _, c := range checks() {
 		if !want(c) {

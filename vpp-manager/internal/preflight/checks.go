@@ -47,19 +47,19 @@ func checks() []check {
 
 		{name: "uplink", title: "the uplinks exist and are up", start: true, run: uplinkCheck},
 		{name: "uplink-address", title: "the node has an IPv6 address", run: one(uplinkAddress)},
-		{name: "uplink-driver", title: "the NIC's driver runs XDP", skip: uplinkXDP, run: each(uplinkDriver)},
-		{name: "uplink-queues", title: "the NIC's queues", skip: uplinkXDP, run: each(uplinkQueues)},
+		{name: "uplink-driver", title: "the NIC's driver runs XDP", skip: uplinkXDP, run: eachWith(uplinkDriver, AFXDP)},
+		{name: "uplink-queues", title: "the NIC's queues", skip: uplinkXDP, run: eachWith(uplinkQueues, AFXDP)},
 		{name: "uplink-mtu", title: "the MTU fits VPP's buffers", skip: needs(AFXDP), run: each(uplinkMTU)},
 		{name: "uplink-stacking", title: "the uplink is no part of a bond, bridge or VLAN", run: each(uplinkStacking)},
-		{name: "uplink-xdp", title: "no other XDP program on the uplink", start: true, skip: uplinkXDP, run: each(uplinkProgram)},
+		{name: "uplink-xdp", title: "no other XDP program on the uplink", start: true, skip: uplinkXDP, run: eachWith(uplinkProgram, AFXDP)},
 		{name: "other-xdp", title: "no other XDP programs on this machine", skip: xdp, run: one(otherPrograms)},
 		{name: "uplink-manager", title: "who configures the uplink", run: each(uplinkManager)},
 		{name: "ipv6", title: "IPv6 is on", start: true, run: ipv6},
 		{name: "forwarding", title: "forwarding can be turned on", skip: shared, run: one(forwarding)},
-		{name: "rp-filter", title: "reverse path filter", skip: shared, run: each(rpFilter)},
+		{name: "rp-filter", title: "reverse path filter", skip: shared, run: eachWith(rpFilter, AFXDP, AFPacket)},
 
 		{name: "vhost-net", title: "/dev/vhost-net", skip: needs(Tap), run: one(vhostNet)},
-		{name: "vfio", title: "VFIO for VPP's own NIC", start: true, skip: dpdk, run: one(vfio)},
-		{name: "iommu-group", title: "the NIC's IOMMU group", skip: dpdk, run: iommuGroup},
+		{name: "vfio", title: "VFIO for a NIC of VPP's own", start: true, skip: dpdk, run: eachWith(vfio, DPDK)},
+		{name: "iommu-group", title: "the IOMMU group of a NIC of VPP's own", start: true, skip: dpdk, run: eachWith(iommuGroup, DPDK)},
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"k8s.io/utils/cpuset"
+
+	"github.com/sidewinder-net/sidewinder/vpp-manager/internal/startup"
 )
 
 // allowed are the CPUs that this process, and so VPP, may run on.
@@ -22,22 +24,51 @@ func (in input) isolated() cpuset.CPUSet {
 	return set
 }
 
+// chosen is where run puts VPP's threads.
+func (in input) chosen() (startup.CPU, error) {
+	set, err := in.allowed()
+	if err != nil {
+		return startup.CPU{}, err
+	}
+	cores, err := startup.ParseCPUs(in.WorkerCores)
+	if err != nil {
+		return startup.CPU{}, err
+	}
+	c := startup.CPUs{Allowed: set, Isolated: in.isolated()}
+	links, _ := in.uplinks()
+	for _, l := range links {
+		if near, err := cpuset.Parse(in.text("sys/class/net/" + l.Name + "/device/local_cpulist")); err == nil {
+			c.Near = c.Near.Union(near)
+		}
+	}
+	out, _, err := startup.ChooseCPU(c, startup.CPUWish{Workers: in.Workers, Main: in.MainCore, Cores: cores})
+	return out, err
+}
+
 // cpus: the main thread takes a CPU of its own as soon as there are workers.
 func cpus(in input) Finding {
 	set, err := in.allowed()
 	if err != nil || set.IsEmpty() {
 		return skipped("/proc/self/status does not tell the CPUs that are allowed")
 	}
-	need := 1 + in.Workers
-	if set.Size() < need {
-		return failure(fmt.Sprintf("--workers %d or fewer, or allow more CPUs (cpuset of the container)", set.Size()-1),
-			"%d allowed (%s), %d needed for the main thread and %s", set.Size(), set, need, count(in.Workers, "worker"))
+	const fix = "fewer --workers, other CPUs, or allow more (cpuset of the container)"
+	chosen, err := in.chosen()
+	need := 1 + max(in.Workers, chosen.Workers.Size())
+	switch {
+	case err != nil:
+		return failure(fix, "%v", err)
+	case set.Size() < need:
+		return failure(fix, "%d allowed (%s), %d needed for the main thread and %s", set.Size(), set, need, count(in.Workers, "worker"))
+	}
+	text := fmt.Sprintf("%d allowed (%s), %d needed", set.Size(), set, need)
+	if chosen.Pin {
+		text += fmt.Sprintf(": %d for the main thread, %s for workers", chosen.Main, orNothing(chosen.Workers.String()))
 	}
 	if quota, found := in.cpuQuota(); found && quota < float64(need) {
 		return warning("raise or remove the container's CPU limit: a thread that polls is stopped for the rest of each period",
-			"%d allowed (%s), but time for %.1f only, by the control group's cpu.max", set.Size(), set, quota)
+			"%s, but time for %.1f only, by the control group's cpu.max", text, quota)
 	}
-	return ok("%d allowed (%s), %d needed", set.Size(), set, need)
+	return ok("%s", text)
 }
 
 // cpuQuota is the CPU limit of this process's control group (version 2), in CPUs.
@@ -58,53 +89,47 @@ func (in input) cpuQuota() (float64, bool) {
 }
 
 func isolatedCPUs(in input) Finding {
-	if in.Workers == 0 {
+	if in.Workers == 0 && in.WorkerCores == "" {
 		return skipped("only with workers (--workers)")
 	}
-	set, err := in.allowed()
-	if err != nil {
-		return skipped("/proc/self/status does not tell the CPUs that are allowed")
+	chosen, err := in.chosen()
+	if err != nil || !chosen.Pin {
+		return skipped("no CPUs are chosen for workers")
 	}
 	isolated := in.isolated()
-	usable := isolated.Intersection(set)
 	const fix = "isolcpus=managed_irq,<list> nohz_full=<list> on the kernel's command line, or kubelet's static CPU manager policy"
 	switch {
 	case isolated.IsEmpty():
 		return warning(fix, "none: other programs will interrupt the workers")
-	case usable.IsEmpty():
-		return warning("allow them to this process (taskset, cpuset of the container)", "%s, none of which this process may use (%s)", isolated, set)
-	case usable.Size() < in.Workers:
-		return warning(fix, "%s for %s", usable, count(in.Workers, "worker"))
+	case !chosen.Workers.IsSubsetOf(isolated):
+		return warning(fix+"; where they are isolated, allow them to this process", "%s are isolated, and the workers run on %s", isolated, chosen.Workers)
 	}
-	return ok("%s for %s", usable, count(in.Workers, "worker"))
+	return ok("the workers run on %s, of %s that are isolated", chosen.Workers, isolated)
 }
 
 func hyperThreads(in input) Finding {
-	if in.Workers == 0 {
+	if in.Workers == 0 && in.WorkerCores == "" {
 		return skipped("only with workers (--workers)")
 	}
-	set, err := in.allowed()
-	if err != nil {
-		return skipped("/proc/self/status does not tell the CPUs that are allowed")
+	chosen, err := in.chosen()
+	if err != nil || !chosen.Pin {
+		return skipped("no CPUs are chosen for workers")
 	}
 	if in.text("sys/devices/system/cpu/smt/active") == "0" {
 		return ok("off: each CPU is a core")
 	}
-	var cores []string
-	for _, cpu := range set.List() {
-		siblings := in.text(fmt.Sprintf("sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu))
-		if siblings == "" {
+	threads := chosen.Workers.Union(cpuset.New(chosen.Main))
+	for _, cpu := range chosen.Workers.List() {
+		siblings, err := cpuset.Parse(in.text(fmt.Sprintf("sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu)))
+		if err != nil || siblings.IsEmpty() {
 			return skipped("the kernel does not tell which CPUs share a core")
 		}
-		cores = append(cores, siblings)
+		if both := siblings.Intersection(threads); both.Size() > 1 {
+			return warning("--worker-cores with one CPU of each core, fewer --workers, or turn hyper-threads off",
+				"CPUs %s share a core, and each has a thread of VPP: together they forward little more than one", both)
+		}
 	}
-	slices.Sort(cores)
-	n := len(slices.Compact(cores))
-	if n < 1+in.Workers {
-		return warning(fmt.Sprintf("--workers %d, or turn hyper-threads off", max(0, n-1)),
-			"%d CPUs are allowed on %d cores: some of %d threads share one, and forward slower than alone", set.Size(), n, 1+in.Workers)
-	}
-	return ok("%d CPUs are allowed on %d cores", set.Size(), n)
+	return ok("each worker (%s) has a core without another thread of VPP", chosen.Workers)
 }
 
 // clockSource: VPP reads the time-stamp counter itself, and all its timers, and

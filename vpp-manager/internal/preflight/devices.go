@@ -17,70 +17,71 @@ func vhostNet(in input) Finding {
 // bifurcated drivers share the NIC with DPDK: it is not unbound from them.
 var bifurcated = map[string]bool{"mlx5_core": true, "mlx4_core": true, "mana": true}
 
-// noPCI says why VFIO does not matter for these uplinks; "" when it does.
-func (in input) noPCI() string {
-	links, _ := in.uplinks()
-	if len(links) == 0 {
-		return "no uplink to look at"
+// noPCI says why VFIO does not matter for an uplink; "" when it does.
+func noPCI(l Link) string {
+	switch {
+	case l.Virtual:
+		return "a virtual device needs none"
+	case bifurcated[l.Driver]:
+		return "stays with the kernel's driver " + l.Driver
 	}
-	for _, l := range links {
-		if l.PCI != "" && !bifurcated[l.Driver] {
-			return ""
-		}
-	}
-	return "no uplink is a PCI device that DPDK would unbind from the kernel: virtual devices (vdev) and Mellanox NICs need no VFIO"
+	return ""
 }
 
-func vfio(in input) Finding {
-	if why := in.noPCI(); why != "" {
+const modprobe = "modprobe vfio-pci, and have it loaded at boot (/etc/modules-load.d)"
+
+// vfio says whether the NIC can be handed to VPP, by the rules of run.
+func vfio(in input, l Link) Finding {
+	if why := noPCI(l); why != "" {
 		return skipped("%s", why)
 	}
-	groups := len(in.glob("sys/kernel/iommu_groups/*"))
-	unsafe := in.text("sys/module/vfio/parameters/enable_unsafe_noiommu_mode")
-	noIOMMU := unsafe == "Y" || unsafe == "1"
-	switch {
-	case !in.exists("dev/vfio/vfio"):
-		return failure("modprobe vfio-pci, and give /dev/vfio to the container", "no /dev/vfio/vfio")
-	case !in.exists("sys/bus/pci/drivers/vfio-pci"):
-		return failure("modprobe vfio-pci", "the driver vfio-pci is not loaded")
-	case groups == 0 && !noIOMMU:
-		return failure("intel_iommu=on (or amd_iommu=on) iommu=pt on the kernel's command line and VT-d/AMD-Vi in the firmware; in a virtual machine without one: echo Y > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode",
-			"the kernel has no IOMMU in use, and VFIO's mode without is off")
-	case groups == 0:
-		return warning("turn an IOMMU on where there is one: without, the NIC can write to all memory", "VFIO without IOMMU (enable_unsafe_noiommu_mode)")
+	if l.PCI == "" {
+		return failure("a NIC on the PCI bus, or a virtual device: --uplink "+l.Name+"=dpdk:net_af_packet", "it is not on the PCI bus")
 	}
-	return ok("/dev/vfio/vfio, %d IOMMU groups", groups)
+	hasIOMMU := in.link("sys/bus/pci/devices/"+l.PCI+"/iommu_group") != ""
+	loaded := in.exists("sys/bus/pci/drivers/vfio-pci")
+	noIOMMUMode := in.exists("sys/module/vfio/parameters/enable_unsafe_noiommu_mode")
+	switch {
+	case hasIOMMU && !loaded:
+		return failure(modprobe, "the driver vfio-pci is not loaded")
+	case hasIOMMU && !in.exists("dev/vfio/vfio"):
+		return failure("give /dev/vfio to the container", "no /dev/vfio/vfio")
+	case hasIOMMU:
+		return ok("%s, by vfio-pci", l.PCI)
+	case !in.NoIOMMU:
+		return failure("turn one on: VT-d or AMD-Vi in the firmware, and intel_iommu=on or amd_iommu=on on the kernel's command line; in a virtual machine without one, --uplink-no-iommu",
+			"no IOMMU protects memory from %s", l.PCI)
+	case loaded && noIOMMUMode:
+		return warning("use an IOMMU where there is one", "%s, by vfio-pci without an IOMMU: the device can write to all memory", l.PCI)
+	case in.exists("sys/bus/pci/drivers/uio_pci_generic"):
+		return warning("use an IOMMU where there is one", "%s, by uio_pci_generic: the device can write to all memory", l.PCI)
+	}
+	return failure(modprobe, "neither vfio-pci, with its mode without IOMMU, nor uio_pci_generic is loaded")
 }
 
-// iommuGroup: all devices of a group go to one owner.
-func iommuGroup(in input) []Finding {
-	if why := in.noPCI(); why != "" {
-		return []Finding{skipped("%s", why)}
+// iommuGroup: VFIO hands out a group as a whole, so that nothing in it may be
+// the host's.
+func iommuGroup(in input, l Link) Finding {
+	if why := noPCI(l); why != "" {
+		return skipped("%s", why)
 	}
-	var out []Finding
-	links, _ := in.uplinks()
-	for _, l := range links {
-		if l.PCI == "" || bifurcated[l.Driver] {
-			continue
-		}
-		dir := "sys/bus/pci/devices/" + l.PCI + "/iommu_group"
-		group := base(in.link(dir))
-		if group == "" {
-			out = append(out, skipped("the device is in no IOMMU group").of(l.Name))
-			continue
-		}
-		var others []string
-		for _, d := range in.glob(dir + "/devices/*") {
-			// Bridges (class 06) need no binding.
-			if name := base(d); name != l.PCI && !strings.HasPrefix(in.text(d+"/class"), "0x06") {
-				others = append(others, name)
-			}
-		}
-		if others != nil {
-			out = append(out, warning("bind them to vfio-pci as well, or use a slot with a group of its own", "group %s, with %s: VFIO takes the whole group or nothing", group, strings.Join(others, ", ")).of(l.Name))
-			continue
-		}
-		out = append(out, ok("group %s, alone", group).of(l.Name))
+	dir := "sys/bus/pci/devices/" + l.PCI + "/iommu_group"
+	group := base(in.link(dir))
+	if l.PCI == "" || group == "" {
+		return skipped("it is in no IOMMU group")
 	}
-	return out
+	var used []string
+	for _, d := range in.glob(dir + "/devices/*") {
+		name := base(d)
+		device := "sys/bus/pci/devices/" + name
+		driver := base(in.link(device + "/driver"))
+		free := driver == "" || driver == "vfio-pci" || driver == "pci-stub"
+		if name != l.PCI && !free && !strings.HasPrefix(in.text(device+"/class"), "0x0604") {
+			used = append(used, name+" ("+driver+")")
+		}
+	}
+	if used != nil {
+		return failure("give them all to VPP, or move one to another slot", "group %s also has %s, which the host uses", group, strings.Join(used, ", "))
+	}
+	return ok("group %s, with nothing of the host's in it", group)
 }

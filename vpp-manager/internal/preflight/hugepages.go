@@ -88,17 +88,17 @@ func (in input) otherHugePages() uint64 {
 // itself needs memory in one piece.
 func (in input) noHugePages(fix, format string, args ...any) Finding {
 	text := fmt.Sprintf(format, args...)
-	if in.Driver == DPDK && in.physicalNIC() {
+	if in.physicalNIC() {
 		return failure(fix, "%s; DPDK cannot drive a NIC without", text)
 	}
 	return warning(fix, "%s; VPP will use pages of 4 KiB, which costs speed and nothing else", text)
 }
 
-// physicalNIC reports whether an uplink is a PCI device.
+// physicalNIC reports whether DPDK drives the NIC of an uplink.
 func (in input) physicalNIC() bool {
 	links, _ := in.uplinks()
 	for _, l := range links {
-		if l.PCI != "" {
+		if l.Use == DPDK && l.PCI != "" && !l.Virtual {
 			return true
 		}
 	}

@@ -55,6 +55,10 @@ type Link struct {
 	// Queues to receive from, and how many it could have; 0 when the driver
 	// does not say.
 	Queues, MaxQueues int
+	// Use is how VPP is to use it as an uplink, and Virtual whether that is by a
+	// virtual device of DPDK's.
+	Use     Driver
+	Virtual bool
 	// XDP is the program on it, nil without one.
 	XDP *Program
 	// Native: the driver runs XDP itself. ZeroCopy: AF_XDP without copying.

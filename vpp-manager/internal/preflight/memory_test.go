@@ -30,6 +30,7 @@ func TestFitsAsRunDoes(t *testing.T) {
 		{Size: 1 << 30, Free: 1, Nodes: []uint64{1}},
 	} {
 		o := DefaultOptions()
+		o.Buffers = 32768
 		conf := startup.Config{MainHeap: o.MainHeap, Buffers: o.Buffers}
 		require.Equal(t, conf.FitsHugePages(h), o.fits(h), "%+v", h)
 	}
@@ -69,6 +70,7 @@ func TestPoolBuffers(t *testing.T) {
 		require.InEpsilon(t, tc.have, o.poolBuffers(tc.page), 0.005, "%+v", tc)
 	}
 	o := DefaultOptions()
+	o.Buffers = 32768
 	require.GreaterOrEqual(t, o.poolBuffers(2<<20), o.Buffers-64)
 	o.BufferData = 4000
 	require.Zero(t, o.poolBuffers(smallPage))
@@ -89,6 +91,8 @@ func TestBuffers(t *testing.T) {
 	o.BufferData = 4000
 	expect(t, "buffers", small, o, Failure, "do not fit into pages of 4 KiB")
 	o = goodOptions()
+	o.Buffers = 0
+	expect(t, "buffers", goodMachine(t, nil), o, OK, fmt.Sprintf("of %d asked for", startup.Rings{Pods: 110, UplinkQueues: 1, Threads: 1}.Buffers()))
 	o.Buffers, o.PodDriver = 4096, AFPacket
 	expect(t, "buffers", goodMachine(t, nil), o, OK, "")
 }

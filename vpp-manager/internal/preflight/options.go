@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sidewinder-net/sidewinder/vpp-manager/internal/startup"
+	"github.com/sidewinder-net/sidewinder/vpp-manager/internal/uplink"
 )
 
 // Driver is how VPP receives from an interface and sends to it.
@@ -29,35 +30,81 @@ type Options struct {
 	// VPP is the executable's path; empty as for find.Locate.
 	VPP    string `json:"vpp,omitempty"`
 	RunDir string `json:"runDir"`
-	// Uplinks are names of interfaces, with DPDK also PCI addresses. Empty: the
-	// interfaces of the default IPv6 route.
+	// Uplinks are as vpp-manager run takes them: names of interfaces, or
+	// NAME=dpdk[:DEVICE] for one that VPP has for itself. With DPDK as Driver a
+	// name may be a PCI address. Empty: the interfaces of the default IPv6 route.
 	Uplinks []string `json:"uplinks,omitempty"`
-	// Driver of the uplinks and PodDriver of the pods. Empty is for Quick alone:
-	// not known, so that what depends on it is left out.
+	// NoIOMMU: a NIC may be given to VPP where no IOMMU holds it back.
+	NoIOMMU bool `json:"noIOMMU,omitempty"`
+	// Driver of uplinks that name none, and PodDriver of the pods. Empty is for
+	// Quick alone: not known, so that what depends on it is left out.
 	Driver    Driver `json:"driver,omitempty"`
 	PodDriver Driver `json:"podDriver,omitempty"`
 	// MaxPods is how many pods VPP is to hold.
 	MaxPods int `json:"maxPods"`
 	// PodMTU in bytes; 0: the uplink's less the encapsulation.
 	PodMTU int `json:"podMTU,omitempty"`
-	// Workers, MainHeap, Buffers (per NUMA node) and BufferData (bytes of a
-	// packet buffer) are VPP's, as run starts it.
-	Workers    int    `json:"workers"`
-	MainHeap   string `json:"mainHeap"`
-	Buffers    int    `json:"buffers"`
-	BufferData int    `json:"bufferData"`
+	// The rest is as run starts VPP. MainCore is a CPU, or -1; WorkerCores a list
+	// of CPUs or empty: chosen as run chooses. Buffers are for each NUMA node, 0:
+	// as run computes them; BufferData is the bytes of one. Ring is the size of
+	// the uplinks' AF_XDP rings, 0: VPP's default.
+	Workers     int    `json:"workers"`
+	MainCore    int    `json:"mainCore"`
+	WorkerCores string `json:"workerCores,omitempty"`
+	MainHeap    string `json:"mainHeap"`
+	Buffers     int    `json:"buffers"`
+	BufferData  int    `json:"bufferData"`
+	Ring        int    `json:"ring,omitempty"`
 }
 
 // DefaultOptions are those of vpp-manager run and of the agent.
 func DefaultOptions() Options {
 	return Options{
 		RunDir: "/run/vpp", Driver: AFXDP, PodDriver: AFXDP, MaxPods: 110,
-		MainHeap: "256M", Buffers: 32768, BufferData: 2048,
+		MainCore: -1, MainHeap: "256M", BufferData: 2048,
 	}
 }
 
 // pciAddress is a PCI function as Linux writes it.
 var pciAddress = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$`)
+
+// wanted is an uplink as it is asked for.
+type wanted struct {
+	// name of the interface, or a PCI address.
+	name   string
+	driver Driver
+	// virtual: DPDK opens it by a virtual device, not the NIC.
+	virtual bool
+}
+
+// wanted reads Uplinks.
+func (o Options) wanted() ([]wanted, error) {
+	var out []wanted
+	for _, text := range o.Uplinks {
+		if !strings.Contains(text, "=") {
+			switch {
+			case pciAddress.MatchString(text):
+				if o.Driver != DPDK {
+					return nil, fmt.Errorf("--uplink: %s is a PCI address, which only dpdk can use: %s=dpdk, or name the interface", text, text)
+				}
+			case text == "" || len(text) > 15 || strings.ContainsAny(text, "/ "):
+				return nil, fmt.Errorf("--uplink: %q is not the name of an interface", text)
+			}
+			out = append(out, wanted{name: text, driver: o.Driver})
+			continue
+		}
+		spec, err := uplink.ParseSpec(text)
+		if err != nil {
+			return nil, fmt.Errorf("--uplink: %w", err)
+		}
+		w := wanted{name: spec.Link, driver: DPDK, virtual: spec.VDev != ""}
+		if w.name == "" {
+			w.name = spec.PCI
+		}
+		out = append(out, w)
+	}
+	return out, nil
+}
 
 // Validate reports what cannot be meant, by the names of the flags.
 func (o Options) Validate() error {
@@ -67,15 +114,8 @@ func (o Options) Validate() error {
 	if o.PodDriver != "" && !slices.Contains(podDrivers(), o.PodDriver) {
 		return fmt.Errorf("--pod-driver: %q is not one of %s", o.PodDriver, joinDrivers(podDrivers()))
 	}
-	for _, u := range o.Uplinks {
-		switch {
-		case pciAddress.MatchString(u):
-			if o.Driver != DPDK {
-				return fmt.Errorf("--uplink: %s is a PCI address, which only --driver dpdk can use; name the interface", u)
-			}
-		case u == "" || len(u) > 15 || strings.ContainsAny(u, "/ "):
-			return fmt.Errorf("--uplink: %q is not the name of an interface", u)
-		}
+	if _, err := o.wanted(); err != nil {
+		return err
 	}
 	if o.MaxPods < 0 {
 		return fmt.Errorf("--max-pods: %d is less than 0", o.MaxPods)
@@ -89,7 +129,13 @@ func (o Options) Validate() error {
 	if _, ok := startup.ParseSize(o.MainHeap); !ok {
 		return fmt.Errorf("--main-heap: %q is not a size such as 256M", o.MainHeap)
 	}
-	if o.Buffers < 1024 {
+	if _, err := startup.ParseCPUs(o.WorkerCores); err != nil {
+		return fmt.Errorf("--worker-cores: %w", err)
+	}
+	if o.Ring < 0 || o.Ring > 32768 {
+		return fmt.Errorf("--ring: %d is not between 0 and 32768", o.Ring)
+	}
+	if o.Buffers != 0 && o.Buffers < 1024 {
 		return fmt.Errorf("--buffers: %d is less than 1024", o.Buffers)
 	}
 	if o.BufferData < 1024 || o.BufferData > 65536 {
@@ -99,7 +145,16 @@ func (o Options) Validate() error {
 }
 
 // uses reports whether uplinks or pods have this driver.
-func (o Options) uses(d Driver) bool { return o.Driver == d || o.PodDriver == d }
+func (o Options) uses(d Driver) bool { return o.PodDriver == d || o.uplinksUse(d) }
+
+// uplinksUse reports whether an uplink has this driver.
+func (o Options) uplinksUse(d Driver) bool {
+	specs, err := o.wanted()
+	if err != nil || len(specs) == 0 {
+		return o.Driver == d
+	}
+	return slices.ContainsFunc(specs, func(w wanted) bool { return w.driver == d })
+}
 
 func joinDrivers(drivers []Driver) string {
 	names := make([]string, len(drivers))

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-func uplinkStacking(in input, l Link) Finding {
+func uplinkStacking(_ input, l Link) Finding {
 	if l.Index == 0 {
 		return ok("not an interface of the kernel's")
 	}
@@ -19,10 +19,10 @@ func uplinkStacking(in input, l Link) Finding {
 	default:
 		return warning("name "+l.Master+" if that has the addresses", "it is a member of %s (%s)", l.Master, l.MasterKind)
 	}
-	if in.Driver == DPDK && l.Kind != "device" {
+	if l.Use == DPDK && !l.Virtual && l.Kind != "device" {
 		return failure("name the NIC, or --driver af_xdp or af_packet", "a %s is not a NIC that DPDK could drive", l.Kind)
 	}
-	if in.Driver != AFXDP {
+	if l.Use != AFXDP {
 		return ok("a %s of its own", l.Kind)
 	}
 	switch l.Kind {
@@ -88,7 +88,7 @@ func uplinkManager(in input, l Link) Finding {
 	}
 	index := itoa(l.Index)
 	if state := in.keyValue("run/systemd/netif/links/"+index, "ADMIN_STATE"); state != "" && state != "unmanaged" {
-		if in.Driver == DPDK {
+		if l.Use == DPDK {
 			return warning("[Link] Unmanaged=yes for it, in a .network file", "systemd-networkd, which would configure it while VPP has it")
 		}
 		if !in.networkdLeavesRoutes() {
@@ -98,7 +98,7 @@ func uplinkManager(in input, l Link) Finding {
 		return ok("systemd-networkd (%s), which leaves the routes of others alone", state)
 	}
 	if in.keyValue("run/NetworkManager/devices/"+index, "managed") == "true" || in.exists("run/NetworkManager/devices/"+index) && in.keyValue("run/NetworkManager/devices/"+index, "managed") == "" {
-		if in.Driver == DPDK {
+		if l.Use == DPDK {
 			return warning("unmanaged-devices=interface-name:"+l.Name+" in [keyfile] of a file in /etc/NetworkManager/conf.d", "NetworkManager, which would configure it while VPP has it")
 		}
 		return ok("NetworkManager, which keeps the uplink; let it ignore the pods' interfaces, unmanaged-devices=interface-name:sw*")

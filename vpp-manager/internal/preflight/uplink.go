@@ -11,25 +11,32 @@ func (in input) findUplinks() (links []Link, problems []Finding) {
 	if err != nil {
 		return nil, []Finding{failure("see the message", "the interfaces cannot be listed: %v", err)}
 	}
-	names := in.Uplinks
-	if len(names) == 0 {
-		names, err = in.Defaults()
+	specs, err := in.wanted()
+	if err != nil {
+		return nil, []Finding{failure("see the message", "%v", err)}
+	}
+	if len(specs) == 0 {
+		names, err := in.Defaults()
 		switch {
 		case err != nil:
 			return nil, []Finding{failure("see the message", "the routes cannot be listed: %v", err)}
 		case len(names) == 0:
 			return nil, []Finding{warning("name the interfaces with --uplink", "there is no default IPv6 route to tell which interface it is")}
 		}
+		for _, name := range names {
+			specs = append(specs, wanted{name: name, driver: in.Driver})
+		}
 	}
-	for _, name := range names {
-		l, found := linkNamed(all, name)
-		if !found && pciAddress.MatchString(name) && in.exists("sys/bus/pci/devices/"+name) {
-			l, found = Link{Name: name, PCI: name, Driver: base(in.link("sys/bus/pci/devices/" + name + "/driver"))}, true
+	for _, w := range specs {
+		l, found := linkNamed(all, w.name)
+		if !found && pciAddress.MatchString(w.name) && in.exists("sys/bus/pci/devices/"+w.name) {
+			l, found = Link{Name: w.name, PCI: w.name, Driver: base(in.link("sys/bus/pci/devices/" + w.name + "/driver"))}, true
 		}
 		if !found {
-			problems = append(problems, failure("name one of those that `ip link` shows, or start VPP in the network namespace where it is", "there is no such interface").of(name))
+			problems = append(problems, failure("name one of those that `ip link` shows, or start VPP in the network namespace where it is", "there is no such interface").of(w.name))
 			continue
 		}
+		l.Use, l.Virtual = w.driver, w.virtual
 		links = append(links, l)
 	}
 	return links, problems
@@ -53,7 +60,7 @@ func uplinkCheck(in input) []Finding {
 		switch {
 		case l.Index == 0:
 			out = append(out, ok("a PCI device (driver %s), no interface of the kernel's", orNothing(l.Driver)).of(l.Name))
-		case !l.Up && in.Driver == AFXDP:
+		case !l.Up && l.Use == AFXDP:
 			// xsk_bind returns ENETDOWN.
 			out = append(out, failure("ip link set "+l.Name+" up", "the interface is down, and AF_XDP needs it up").of(l.Name))
 		case !l.Up:
@@ -162,16 +169,18 @@ func uplinkMTU(in input, l Link) Finding {
 	}
 	limit := in.frameLimit()
 	largest, what := pod, "packets of pods"
-	if in.Driver == AFXDP {
+	if l.Use == AFXDP {
 		largest, what = pod+encapOverhead, "encapsulated packets"
 	}
 	text := fmt.Sprintf("MTU %d: %s of up to %d bytes; VPP gets up to %d by AF_XDP with buffers of %d", l.MTU, what, largest, limit, in.BufferData)
 	fit := limit - (largest - pod)
 	smaller := fmt.Sprintf("podMTU: %d in the agent's configuration on all nodes, and --pod-mtu %d here", fit, fit)
 	switch {
+	case l.Use != AFXDP && in.PodDriver != AFXDP:
+		return skipped("only for af_xdp")
 	case in.BufferData > mostData:
 		return failure(fmt.Sprintf("buffers of %d bytes at most: AF_XDP's must fit into a page", mostData), "buffers of %d bytes", in.BufferData)
-	case in.Driver == AFXDP && l.MTU > nativeLimit && l.Native:
+	case l.Use == AFXDP && l.MTU > nativeLimit && l.Native:
 		return failure(fmt.Sprintf("ip link set %s mtu %d (or what the driver takes), or --driver af_packet", l.Name, nativeLimit),
 			"MTU %d: drivers refuse native XDP above about %d, where a packet does not fit into a page", l.MTU, nativeLimit)
 	case in.PodDriver == AFXDP && pod > nativeLimit:
