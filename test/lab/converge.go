@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sidewinder-net/sidewinder/agent/config"
 	"github.com/sidewinder-net/sidewinder/agent/status"
 	"github.com/sidewinder-net/sidewinder/test/lab/fabric"
 )
@@ -18,6 +19,10 @@ const pollInterval = 50 * time.Millisecond
 // poll calls check until it gives nil. When the context ends first, or a process
 // of the lab does, the error says what was waited for.
 func (l *Lab) poll(ctx context.Context, check func(context.Context) error) error {
+	return l.pollEvery(ctx, pollInterval, check)
+}
+
+func (l *Lab) pollEvery(ctx context.Context, interval time.Duration, check func(context.Context) error) error {
 	var last error
 	for {
 		for _, n := range l.Nodes() {
@@ -37,7 +42,7 @@ func (l *Lab) poll(ctx context.Context, check func(context.Context) error) error
 				return ctx.Err()
 			}
 			return fmt.Errorf("waited too long: %w", last)
-		case <-time.After(pollInterval):
+		case <-time.After(interval):
 		}
 	}
 }
@@ -65,7 +70,8 @@ func (n *Node) waitReady(ctx context.Context) error {
 
 // WaitConverged waits until every agent's dataplane holds what it wants, and
 // that is one policy for each other node and family, with the prefixes of its
-// Node object steered into it, and the routers know every locator.
+// Node object steered into it, the routers know every locator, and VPP carries
+// the traffic of every node on which it runs.
 func (l *Lab) WaitConverged(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, ConvergeTimeout)
 	defer cancel()
@@ -83,7 +89,7 @@ func (l *Lab) WaitConverged(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("status of %s: %w", n.Name, err)
 			}
-			if err := converged(s, n, want); err != nil {
+			if err := errors.Join(converged(s, n, want), active(s, n)); err != nil {
 				return fmt.Errorf("%s: %w", n.Name, err)
 			}
 			if err := routed(s, n, announced); err != nil {
@@ -106,18 +112,6 @@ func converged(s status.Status, self *Node, want map[*Node][]string) error {
 		return fmt.Errorf("source not synced %v", s.Source.Errors)
 	case s.Locator == "":
 		return errors.New("no locator")
-	case s.Reconcile.Error != "":
-		return fmt.Errorf("dataplane: %s", s.Reconcile.Error)
-	case len(s.Reconcile.Failing) > 0:
-		f := s.Reconcile.Failing[0]
-		return fmt.Errorf("%d objects fail, the first: %s: %s", len(s.Reconcile.Failing), f.Key, f.Reason)
-	}
-	for _, u := range s.Reconcile.Unsupported {
-		// A setting that a dataplane cannot hold is known and does no harm; a
-		// route or a policy would.
-		if !strings.HasPrefix(u.Key, "setting/") {
-			return fmt.Errorf("%s is not supported: %s", u.Key, u.Reason)
-		}
 	}
 	if policies := 2 * (len(want) - 1); len(s.Policies) != policies {
 		why := ""
@@ -136,7 +130,39 @@ func converged(s status.Status, self *Node, want map[*Node][]string) error {
 			}
 		}
 	}
-	if !s.Reconcile.InSync {
+	if self.Dataplane != config.DataplaneVPP {
+		return held(s.Reconcile)
+	}
+	// The kernel is ready at any time, VPP where it runs.
+	if s.Standby == nil {
+		return errors.New("the status does not tell of the kernel beside VPP")
+	}
+	if err := held(*s.Standby); err != nil {
+		return fmt.Errorf("kernel: %w", err)
+	}
+	if !self.RunsVPP() {
+		return nil
+	}
+	return held(s.Reconcile)
+}
+
+// held says what a dataplane does not hold as wanted.
+func held(r status.Reconcile) error {
+	switch {
+	case r.Error != "":
+		return fmt.Errorf("dataplane: %s", r.Error)
+	case len(r.Failing) > 0:
+		f := r.Failing[0]
+		return fmt.Errorf("%d objects fail, the first: %s: %s", len(r.Failing), f.Key, f.Reason)
+	}
+	for _, u := range r.Unsupported {
+		// A setting that a dataplane cannot hold is known and does no harm; a
+		// route or a policy would.
+		if !strings.HasPrefix(u.Key, "setting/") {
+			return fmt.Errorf("%s is not supported: %s", u.Key, u.Reason)
+		}
+	}
+	if !r.InSync {
 		return errors.New("not in sync")
 	}
 	return nil

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 
@@ -35,7 +36,7 @@ import (
 // Limits of a lab's size.
 const (
 	MinNodes, MaxNodes = 2, 20
-	MinPods, MaxPods   = 1, 20
+	MinPods, MaxPods   = 1, 200
 	MinPaths, MaxPaths = 1, 16
 )
 
@@ -50,6 +51,9 @@ const (
 	binIPAM    = "host-local"
 )
 
+// minProcs is how many threads of a lab's program run at once at least.
+const minProcs = 16
+
 // Options describe a lab.
 type Options struct {
 	// Nodes, Pods (on each node) and Paths (spines) within the limits above.
@@ -57,6 +61,13 @@ type Options struct {
 	// Dataplane of a node, config.DataplaneLinux or config.DataplaneVPP; nodes
 	// count from 1. nil: the kernel everywhere.
 	Dataplane func(node int) string
+	// PodsOn is how many pods a node gets at the start. nil: Pods on each.
+	PodsOn func(node int) int
+	// UplinkDriver and PodDriver of nodes with VPP. Empty: the agent's defaults.
+	UplinkDriver, PodDriver string
+	// WithoutVPP: VPP is not started, although there are nodes that want it;
+	// Node.StartVPP does so later.
+	WithoutVPP bool
 	// MTU of the wires in bytes. 0: DefaultMTU.
 	MTU int
 	// BinDir holds the programs, an absolute path.
@@ -94,7 +105,7 @@ func (o Options) Validate() error {
 		switch d := o.Dataplane(i); d {
 		case config.DataplaneLinux:
 		case config.DataplaneVPP:
-			if o.VPP == "" {
+			if o.VPP == "" && !o.WithoutVPP {
 				errs = append(errs, errors.New("vpp: a node is to run it, but no vpp program is given"))
 			}
 			if !slices.Contains(need, binManager) {
@@ -138,12 +149,18 @@ func New(o Options) (*Lab, error) {
 	if o.Dataplane == nil {
 		o.Dataplane = func(int) string { return config.DataplaneLinux }
 	}
+	if o.PodsOn == nil {
+		o.PodsOn = func(int) int { return o.Pods }
+	}
 	if o.Step == nil {
 		o.Step = func(_ string, do func() error) error { return do() }
 	}
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
+	// Those who time packets sleep in system calls, and must not wait for
+	// others when they wake up: the operating system shares the processors out.
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), minProcs))
 	l := &Lab{opts: o, log: o.Log, nodes: map[int]*Node{}}
 	for _, d := range []string{l.objectsDir(), l.logsDir(), filepath.Join(o.Dir, "config"), filepath.Join(o.Dir, "ipam"), filepath.Join(o.Dir, "cni-cache")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
@@ -263,7 +280,7 @@ func (l *Lab) startNodes(ctx context.Context) error {
 
 func (l *Lab) startPods(ctx context.Context) error {
 	return l.each(func(n *Node) error {
-		for p := 1; p <= l.opts.Pods; p++ {
+		for range l.opts.PodsOn(n.ID) {
 			if _, err := n.AddPod(ctx); err != nil {
 				return err
 			}

@@ -92,7 +92,7 @@ func (n *Node) prepare(ctx context.Context) error {
 	if err := os.MkdirAll(n.VPPDir(), 0o755); err != nil {
 		return err
 	}
-	if n.Dataplane == config.DataplaneVPP {
+	if n.Dataplane == config.DataplaneVPP && !n.lab.opts.WithoutVPP {
 		return n.startVPP(ctx)
 	}
 	return nil
@@ -109,6 +109,12 @@ func (n *Node) writeConfig() (string, error) {
 	c.Uplinks = []string{fabric.UplinkName}
 	c.LogLevel = "debug"
 	c.VPP.Socket = filepath.Join(n.VPPDir(), "api.sock")
+	if d := n.lab.opts.UplinkDriver; d != "" {
+		c.VPP.UplinkDriver = d
+	}
+	if d := n.lab.opts.PodDriver; d != "" {
+		c.VPP.PodDriver = d
+	}
 	if err := c.Validate(); err != nil {
 		return "", fmt.Errorf("configuration of %s: %w", n.Name, err)
 	}

@@ -87,6 +87,7 @@ func (l *Lab) writeNode(n *Node) error {
 		Spec:       corev1.NodeSpec{PodCIDR: cidrs[0], PodCIDRs: cidrs},
 		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
 			{Type: corev1.NodeInternalIP, Address: fabric.NodeAddr(n.ID).String()},
+			{Type: corev1.NodeInternalIP, Address: fabric.NodeAddr4(n.ID).String()},
 			{Type: corev1.NodeHostName, Address: n.Name},
 		}},
 	})

@@ -107,7 +107,7 @@ func (f *Fabric) AddNode(node int, name string, wholeFrames bool) error {
 		return err
 	}
 	if wholeFrames {
-		if err := offloadsOff(TorName(node), torNodePort); err != nil {
+		if err := OffloadsOff(TorName(node), torNodePort); err != nil {
 			return err
 		}
 	}
@@ -302,8 +302,12 @@ func (f *Fabric) introduce(nsA, nameA string, addrA netip.Addr, nsB, nameB strin
 	return nil
 }
 
-// offloadsOff makes the kernel hand whole frames to a link.
-func offloadsOff(nsName, link string) error {
+// WholeFrames makes a node's ToR send it whole frames, as AddNode does when asked.
+func WholeFrames(node int) error { return OffloadsOff(TorName(node), torNodePort) }
+
+// OffloadsOff makes the kernel hand whole frames to a link: with their checksums
+// and no larger than its MTU.
+func OffloadsOff(nsName, link string) error {
 	return ns.Do(nsName, func() error {
 		e, err := ethtool.NewEthtool()
 		if err != nil {

@@ -18,13 +18,29 @@ type timeline struct {
 	received      int
 	duplicates    int
 	sendErrors    int
-	// stepped is how far the wall clock was moved against the monotonic one
-	// since begin.
+	// The two clocks at the beginning: whether the wall clock was set since.
 	beginWall int64
 	begin     time.Time
 }
 
-func newTimeline() *timeline { return &timeline{beginWall: clock(), begin: time.Now()} }
+func newTimeline() *timeline {
+	l := &timeline{}
+	l.beginWall, l.begin = bothClocks()
+	return l
+}
+
+// bothClocks reads the wall clock and the monotonic one at the same moment.
+func bothClocks() (wall int64, now time.Time) {
+	const together = 100 * time.Microsecond
+	for range 100 {
+		now = time.Now()
+		wall = clock()
+		if time.Since(now) < together {
+			break
+		}
+	}
+	return wall, now
+}
 
 // depart notes that the next message is about to be sent, and gives the stamp.
 func (l *timeline) depart() int64 {
@@ -78,7 +94,8 @@ func (l *timeline) settle(limit time.Duration) {
 // clockMoved says why the stamps of a measurement cannot be trusted: somebody set
 // the clock.
 func (l *timeline) clockMoved() error {
-	moved := time.Duration(clock()-l.beginWall) - time.Since(l.begin)
+	wall, now := bothClocks()
+	moved := time.Duration(wall-l.beginWall) - now.Sub(l.begin)
 	if moved.Abs() > 2*time.Millisecond {
 		return fmt.Errorf("the system's clock was moved by %s while packets were timed: gaps are off by that", moved)
 	}
