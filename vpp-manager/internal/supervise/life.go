@@ -112,6 +112,15 @@ func (s *Supervisor) waitReady(ctx context.Context, p *Process) (string, error) 
 
 // ready looks after a VPP that is ready until it ends, or is ended.
 func (s *Supervisor) ready(ctx context.Context, p *Process, e *end) {
+	if s.Traffic != nil {
+		gctx, cancel := context.WithCancel(context.Background())
+		guarded := make(chan struct{})
+		defer func() { cancel(); <-guarded }()
+		go func() {
+			defer close(guarded)
+			s.Traffic.Guard(gctx, p.PID())
+		}()
+	}
 	verdict := make(chan watchdog.Verdict, 1)
 	if s.Watch != nil {
 		wctx, cancel := context.WithCancel(context.Background())

@@ -22,6 +22,9 @@ type Traffic interface {
 	Hold() (links, changed int, err error)
 	// Drain holds them and waits until VPP has sent on what it had received.
 	Drain(ctx context.Context, rx traffic.Counter) (traffic.Report, error)
+	// Guard turns the links when this process dies, before its end is known
+	// here; until ctx ends.
+	Guard(ctx context.Context, pid int)
 }
 
 // Supervisor keeps one VPP running. Its fields are not changed once Run was

@@ -82,9 +82,7 @@ type State struct {
 	last                             Sample
 	seen                             bool
 	stopped, asleep, silent, noReply time.Duration
-	// stuck and still, by worker: it computes without getting on, and it sleeps
-	// without ever waking.
-	stuck, still []time.Duration
+	workers                          []progress
 }
 
 // Verdict on a VPP; empty: it is well, or nothing is proven yet.
@@ -92,10 +90,7 @@ type Verdict string
 
 // Step takes one more sample. It depends on its arguments alone.
 func Step(st State, s Sample, l Limits) (State, Verdict) {
-	next := State{
-		last: s, seen: true,
-		stuck: make([]time.Duration, len(s.Workers)), still: make([]time.Duration, len(s.Workers)),
-	}
+	next := State{last: s, seen: true, workers: make([]progress, len(s.Workers))}
 	if !st.seen {
 		return next, ""
 	}
@@ -120,36 +115,38 @@ func Step(st State, s Sample, l Limits) (State, Verdict) {
 	}
 	if beat && len(p.Workers) == len(s.Workers) {
 		for i, w := range s.Workers {
-			next.stuck[i], next.still[i] = st.worker(i, p.Workers[i], w, counted)
+			var was progress
+			if i < len(st.workers) {
+				was = st.workers[i]
+			}
+			next.workers[i] = was.step(p.Workers[i], w, counted)
 		}
-	} else if !beat && len(st.stuck) == len(s.Workers) {
+	} else if !beat && len(st.workers) == len(s.Workers) {
 		// The statistics tell nothing new: what was found stands.
-		next.stuck, next.still = st.stuck, st.still
+		next.workers = st.workers
 	}
 	return next, next.verdict(l)
 }
 
-func (st State) worker(i int, p, w Worker, passed time.Duration) (stuck, still time.Duration) {
-	var was State
-	if i < len(st.stuck) {
-		was.stuck, was.still = st.stuck[i:i+1], st.still[i:i+1]
-	} else {
-		was.stuck, was.still = []time.Duration{0}, []time.Duration{0}
-	}
+// progress of a worker, or rather the lack of it: how long it has computed
+// without getting on, and slept without ever waking.
+type progress struct{ stuck, still time.Duration }
+
+func (was progress) step(p, w Worker, passed time.Duration) progress {
 	switch {
 	case p.sleptUntil(w.Thread):
 		// VPP's threads wake every 10 ms.
-		return 0, was.still[0] + passed
+		return progress{still: was.still + passed}
 	case w.Loops == p.Loops && w.Ran-p.Ran > passed/2:
 		// A worker with nothing to do sleeps nearly always, at a rate that
 		// hardly changes. One that computes does not make the same number of
 		// rounds again and again.
-		return was.stuck[0] + passed, 0
+		return progress{stuck: was.stuck + passed}
 	case w.Loops == p.Loops && w.State == 'R':
 		// It waits for a CPU.
-		return was.stuck[0], 0
+		return progress{stuck: was.stuck}
 	}
-	return 0, 0
+	return progress{}
 }
 
 func (st State) verdict(l Limits) Verdict {
@@ -165,12 +162,12 @@ func (st State) verdict(l Limits) Verdict {
 	case over(st.noReply, l.API):
 		return Verdict(fmt.Sprintf("its API has not answered for %s", ms(st.noReply)))
 	}
-	for i := range st.stuck {
+	for i, w := range st.workers {
 		switch {
-		case over(st.stuck[i], l.Worker):
-			return Verdict(fmt.Sprintf("worker %d computes without getting on for %s", i, ms(st.stuck[i])))
-		case over(st.still[i], l.Worker):
-			return Verdict(fmt.Sprintf("worker %d does not wake for %s", i, ms(st.still[i])))
+		case over(w.stuck, l.Worker):
+			return Verdict(fmt.Sprintf("worker %d computes without getting on for %s", i, ms(w.stuck)))
+		case over(w.still, l.Worker):
+			return Verdict(fmt.Sprintf("worker %d does not wake for %s", i, ms(w.still)))
 		}
 	}
 	return ""
