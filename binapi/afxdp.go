@@ -31,6 +31,34 @@ type AFXDP struct {
 	Ring, TxRing uint16
 }
 
+// BuffersPerAFXDPQueue is how many of VPP's packet buffers a queue with these
+// rings holds: the fill ring is kept full for as long as the interface is up (as
+// many as the receive ring); beyond that only traffic takes some, of which a
+// quarter of both rings is allowed for, as queues are not all busy at once. 0 is
+// VPP's default.
+//
+// VPP with buffers on 4 KiB pages has about a quarter fewer than it was asked
+// for: none may cross a page's end. And each queue costs the kernel about 250
+// bytes for every buffer that VPP has at all, and its creation time in
+// proportion, while VPP does nothing else (VPP gives each the memory of all
+// buffers as its UMEM): it pays to have few.
+func BuffersPerAFXDPQueue(ring, txRing int) int {
+	if ring <= 0 {
+		ring = AFXDPDefaultRing
+	}
+	if txRing <= 0 {
+		txRing = AFXDPDefaultRing
+	}
+	return ring + ring/4 + txRing/4
+}
+
+// AFXDPDefaultRing is VPP's (2 * VLIB_FRAME_SIZE), and AFXDPPodRing what pods
+// get that ask for none: its smallest.
+const (
+	AFXDPDefaultRing = 512
+	AFXDPPodRing     = 256
+)
+
 // maxProgramPath is what fits the message.
 const maxProgramPath = 255
 

@@ -67,8 +67,13 @@ func (afXDP) attach(a *applier, p plan) (i binapi.Interface, fatal, err error) {
 		Link: p.name, Program: a.opts.Shim,
 		Queues: uint16(p.want.Rx.Queues), Ring: p.want.Rx.Ring, TxRing: p.want.Rx.TxRing,
 	}
-	if x.Queues == 0 && p.want.Role == dataplane.RoleUplink {
-		x.Queues = binapi.AFXDPAllQueues
+	if p.want.Role == dataplane.RoleUplink {
+		if x.Queues == 0 {
+			x.Queues = binapi.AFXDPAllQueues
+		}
+	} else {
+		// There are many pods: see binapi.BuffersPerAFXDPQueue.
+		x.Ring, x.TxRing = orDefault(x.Ring, binapi.AFXDPPodRing), orDefault(x.TxRing, binapi.AFXDPPodRing)
 	}
 	const tries, pause = 10, 20 * time.Millisecond
 	for n := 1; ; n++ {
@@ -86,6 +91,13 @@ func (afXDP) attach(a *applier, p plan) (i binapi.Interface, fatal, err error) {
 		case <-time.After(pause):
 		}
 	}
+}
+
+func orDefault(n, otherwise uint16) uint16 {
+	if n == 0 {
+		return otherwise
+	}
+	return n
 }
 
 func (afXDP) configure(a *applier, h held, p plan) (fatal, err error) {

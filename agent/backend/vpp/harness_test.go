@@ -85,17 +85,19 @@ func inNetns(t testing.TB) netns.NsHandle {
 // goroutine that started it.
 type manager struct {
 	dir   string
+	args  []string
 	cmd   *exec.Cmd
 	ready chan string
 	log   bytes.Buffer
 }
 
-// startVPP runs vpp-manager and waits until VPP is ready.
-func startVPP(t testing.TB) *manager {
+// startVPP runs vpp-manager and waits until VPP is ready. args are more flags of
+// its run, which come after the harness's own.
+func startVPP(t testing.TB, args ...string) *manager {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "swvpp-")
 	require.NoError(t, err)
-	m := &manager{dir: dir}
+	m := &manager{dir: dir, args: args}
 	t.Cleanup(func() {
 		if m.cmd != nil {
 			m.stop(t)
@@ -116,7 +118,7 @@ func (m *manager) start(t testing.TB) {
 	require.NoError(t, err)
 	ready := make(chan string, 16)
 	m.ready = ready
-	m.cmd = exec.Command(bin, "run", "--run-dir", m.dir, "--buffers", "8192")
+	m.cmd = exec.Command(bin, append([]string{"run", "--run-dir", m.dir, "--buffers", "8192"}, m.args...)...)
 	m.cmd.Stderr = &m.log
 	// The child must not outlive a test that is killed.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
