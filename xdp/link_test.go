@@ -84,7 +84,9 @@ func (w *wire) overlay() {
 	data := binary.BigEndian.AppendUint32(ports(1000, 2000), 12<<16)
 	data = append(data, "mark"...)
 	frame := frame6(to4(between(peer4, pod4, 17, binary.BigEndian.AppendUint32(data, w.number))))
-	require.NoError(w.t, unix.Sendto(w.send, frame, 0, &w.to))
+	if err := unix.Sendto(w.send, frame, 0, &w.to); err != nil {
+		w.t.Errorf("send: %v", err)
+	}
 }
 
 // numberOf is the number of one of overlay's frames.
@@ -240,6 +242,42 @@ func TestModeSwitchLosesNothing(t *testing.T) {
 	}
 	require.Greater(t, by["socket"], frames/4)
 	require.Greater(t, by["kernel"], frames/4)
+}
+
+// VPP's start takes the program off the link and puts its own there: what the
+// kernel carries meanwhile goes on.
+func TestReplaceUnderTraffic(t *testing.T) {
+	inNetns(t)
+	link, peer := newVeth(t, "up")
+	s := attach(t, link)
+	w := newWire(t, link, peer)
+	const replacements = 20
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() { // about 1,000 frames a second
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+				w.overlay()
+			}
+		}
+	}()
+	var gone time.Duration
+	for range replacements {
+		time.Sleep(50 * time.Millisecond)
+		began := time.Now()
+		require.NoError(t, s.Detach())
+		s = attach(t, link)
+		gone += time.Since(began)
+	}
+	close(stop)
+	<-stopped
+	time.Sleep(50 * time.Millisecond)
+	got := w.kernel()
+	t.Logf("%d replacements, %s each: %d of %d frames lost", replacements, gone/replacements, int(w.number)-len(got), w.number)
+	require.GreaterOrEqual(t, len(got), int(w.number)-replacements)
 }
 
 // Whatever another process needs is found from the link.

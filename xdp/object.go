@@ -8,6 +8,7 @@ import (
 )
 
 //go:generate go tool bpf2go -tags linux -target bpfel,bpfeb -output-stem zz_generated_shim shim shim.c -- -g -Wall -Wextra -Werror -mcpu=v3
+//go:generate sh -c "clang --version | head -1 > clang-version"
 
 // Object is the compiled shim, an ELF file in this machine's byte order, as
 // libbpf and VPP's af_xdp plugin load it.
