@@ -40,8 +40,9 @@ for f in $( (generated . && generated "$copy") | sort -u); do
 	fi
 done
 
-go test -count=1 ./test/rules
 if [ -n "$left_out" ]; then
 	echo "verify: $left_out"
 fi
+
+go test -count=1 ./test/rules
 echo "verify: formatting, generated files, go.mod and import rules are in order"
