@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -63,4 +64,16 @@ docs/preflight.md has a section for each check.`,
 	f.StringVar(&output, "output", output, "table or json")
 	f.BoolVar(&strict, "strict", false, "warnings count as failures")
 	return cmd
+}
+
+// preflight makes the checks that take no time before VPP is started: what would
+// fail is said in words. The drivers of shared uplinks and of pods are the
+// agent's to choose, so that what only some of them need is left out.
+func (o runOptions) preflight(ctx context.Context) error {
+	p := preflight.DefaultOptions()
+	p.Driver, p.PodDriver = "", ""
+	p.VPP, p.RunDir, p.Uplinks, p.NoIOMMU = o.vpp, o.runDir, o.uplinks, o.dedicated.NoIOMMU
+	p.Workers, p.MainCore, p.WorkerCores = o.workers, o.mainCore, o.workerCores
+	p.MainHeap, p.Buffers, p.Ring, p.MaxPods = o.heap, o.buffers, o.ring, o.maxPods
+	return preflight.Quick(ctx, p)
 }

@@ -25,6 +25,8 @@ type check struct {
 type input struct {
 	Machine
 	Options
+	// quick: the checks of Quick alone.
+	quick bool
 	// Each of these is asked once, when a check first needs it: what the kernel
 	// can do; the VPP that was started; the uplinks, and what is wrong with them.
 	features func() Features
@@ -84,7 +86,7 @@ func uplinkNeeds(drivers ...Driver) func(Options) string {
 // Run makes all checks. It takes a second or two: VPP is started for one of
 // them.
 func Run(ctx context.Context, m Machine, o Options) Report {
-	return run(ctx, m, o, func(check) bool { return true })
+	return run(ctx, m, o, false, func(check) bool { return true })
 }
 
 // Quick makes the checks whose failure would keep VPP or its interfaces from
@@ -96,11 +98,11 @@ func Quick(ctx context.Context, o Options) error {
 
 // QuickReport is Quick with the warnings.
 func QuickReport(ctx context.Context, m Machine, o Options) Report {
-	return run(ctx, m, o, func(c check) bool { return c.start })
+	return run(ctx, m, o, true, func(c check) bool { return c.start })
 }
 
-func run(ctx context.Context, m Machine, o Options, want func(check) bool) Report {
-	in := input{Machine: m, Options: o}
+func run(ctx context.Context, m Machine, o Options, quick bool, want func(check) bool) Report {
+	in := input{Machine: m, Options: o, quick: quick}
 	in.features = sync.OnceValue(func() Features { return m.Try(ctx) })
 	in.started = sync.OnceValues(func() (find.VPP, error) { return m.Find(ctx, o.VPP, groupsOf(o)...) })
 	in.uplinks = sync.OnceValues(in.findUplinks)

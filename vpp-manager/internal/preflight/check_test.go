@@ -199,6 +199,9 @@ func TestDocumentation(t *testing.T) {
 	}
 	require.Equal(t, want, got)
 	for _, c := range checks() {
+		_, section, _ := strings.Cut(string(raw), "### `"+c.name+"`")
+		section, _, _ = strings.Cut(section, "\n### ")
+		require.Equal(t, c.start, strings.Contains(section, "*At start"), "%s: made at start", c.name)
 		require.Regexp(t, `(?m)^`+c.name+` .*(ok|warning|failure|skipped)  `, string(raw), "the table shows %s", c.name)
 	}
 }

@@ -59,7 +59,7 @@ func checks() []check {
 		{name: "rp-filter", title: "reverse path filter", skip: shared, run: eachWith(rpFilter, AFXDP, AFPacket)},
 
 		{name: "vhost-net", title: "/dev/vhost-net", skip: needs(Tap), run: one(vhostNet)},
-		{name: "vfio", title: "VFIO for a NIC of VPP's own", start: true, skip: dpdk, run: eachWith(vfio, DPDK)},
-		{name: "iommu-group", title: "the IOMMU group of a NIC of VPP's own", start: true, skip: dpdk, run: eachWith(iommuGroup, DPDK)},
+		{name: "vfio", title: "VFIO for a NIC of VPP's own", skip: dpdk, run: eachWith(vfio, DPDK)},
+		{name: "iommu-group", title: "the IOMMU group of a NIC of VPP's own", skip: dpdk, run: eachWith(iommuGroup, DPDK)},
 	}
 }

@@ -20,6 +20,8 @@ var bifurcated = map[string]bool{"mlx5_core": true, "mlx4_core": true, "mana": t
 // noPCI says why VFIO does not matter for an uplink; "" when it does.
 func noPCI(l Link) string {
 	switch {
+	case l.Held:
+		return "VPP has it now"
 	case l.Virtual:
 		return "a virtual device needs none"
 	case bifurcated[l.Driver]:

@@ -86,3 +86,27 @@ func TestMixedUplinks(t *testing.T) {
 	}
 	expect(t, "vpp-plugins", m, o, OK, "af_xdp_plugin.so, dpdk_plugin.so")
 }
+
+// TestHeldUplink: on a node that runs, the host's link in place of the NIC is no
+// failure; and Quick leaves uplinks of VPP's own to run, which repairs first.
+func TestHeldUplink(t *testing.T) {
+	o := goodOptions()
+	o.Uplinks = []string{"eth0=dpdk"}
+	inPlace := with(func(l *Link) { l.Kind, l.Driver, l.PCI = "veth", "veth", "" })
+	expect(t, "vfio", goodMachine(t, nil, inPlace), o, Failure, "not on the PCI bus")
+	const file = "run/vpp/manager.json"
+	m := goodMachine(t, map[string]string{file: `{"version":1,"state":"ready","uplinks":[{"link":"eth0","driver":"dpdk"}]}`}, inPlace)
+	expect(t, "uplink", m, o, OK, "VPP has its NIC now")
+	expect(t, "vfio", m, o, Skipped, "VPP has it now")
+	expect(t, "uplink-stacking", m, o, OK, "")
+	m = goodMachine(t, map[string]string{file: `{"version":1,"state":"stopped","uplinks":[{"link":"eth0","driver":"dpdk"}]}`}, inPlace)
+	expect(t, "vfio", m, o, Failure, "not on the PCI bus")
+
+	o.Uplinks = []string{"gone=dpdk:0000:09:00.0"}
+	expect(t, "uplink", m, o, Failure, "no such interface")
+	if err := QuickReport(t.Context(), m, o).Err(false); err != nil {
+		t.Error(err)
+	}
+	o.Uplinks = []string{"gone=dpdk:0000:03:00.0"}
+	expect(t, "uplink", goodMachine(t, nil), o, OK, "a PCI device")
+}

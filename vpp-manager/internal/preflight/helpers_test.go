@@ -119,7 +119,7 @@ func goodOptions() Options {
 // result makes one check.
 func result(t *testing.T, name string, m Machine, o Options) []Result {
 	t.Helper()
-	r := run(context.Background(), m, o, func(c check) bool { return c.name == name })
+	r := run(context.Background(), m, o, false, func(c check) bool { return c.name == name })
 	require.NotEmpty(t, r.Results, "no check %s", name)
 	return r.Results
 }

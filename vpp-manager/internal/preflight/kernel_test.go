@@ -120,7 +120,7 @@ func TestMemlock(t *testing.T) {
 	expect(t, "memlock", goodMachine(t, nil), o, OK, "unlimited")
 	expect(t, "memlock", limit(goodMachine(t, nil), 1<<16, 1<<16), o, OK, "CAP_SYS_RESOURCE")
 	expect(t, "memlock", limit(goodMachine(t, none), 1<<16, unix.RLIM_INFINITY), o, OK, "hard limit")
-	expect(t, "memlock", limit(goodMachine(t, lock), 1<<16, 1<<16), o, OK, "64 KiB, which does not hold")
+	expect(t, "memlock", limit(goodMachine(t, lock), 1<<16, 1<<16), o, OK, "64 KiB, which does not bind")
 	expect(t, "memlock", limit(goodMachine(t, none), 1<<16, 1<<16), o, Failure, "at most 64 KiB, and VPP's buffers are")
 	expect(t, "memlock", limit(goodMachine(t, old), 1<<16, 1<<16), o, Failure, "before 5.11")
 	o.Driver, o.PodDriver = AFPacket, AFPacket

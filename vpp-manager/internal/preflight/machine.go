@@ -59,6 +59,8 @@ type Link struct {
 	// virtual device of DPDK's.
 	Use     Driver
 	Virtual bool
+	// Held: VPP has the NIC now, and this is the host's link in its place.
+	Held bool
 	// XDP is the program on it, nil without one.
 	XDP *Program
 	// Native: the driver runs XDP itself. ZeroCopy: AF_XDP without copying.

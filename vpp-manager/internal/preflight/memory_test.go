@@ -39,7 +39,7 @@ func TestFitsAsRunDoes(t *testing.T) {
 func TestHugePages(t *testing.T) {
 	o := goodOptions()
 	o.Buffers = 32768
-	expect(t, "huge-pages", goodMachine(t, nil), o, OK, "1024 free, 167 needed: 128 for the heap and 39 for the buffers on each of 1 NUMA node, of 2 MiB each")
+	expect(t, "huge-pages", goodMachine(t, nil), o, OK, "1024 free, 167 needed: 128 for the heap and 39 for the buffers of each NUMA node (1), of 2 MiB each")
 	expect(t, "huge-pages", goodMachine(t, meminfo(500, 100)), o, Warning, "sysctl -w vm.nr_hugepages=567")
 	expect(t, "huge-pages", goodMachine(t, map[string]string{"proc/meminfo": "MemAvailable: 1 kB\n"}), o, Warning, "the kernel has none")
 

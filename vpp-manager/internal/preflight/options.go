@@ -73,6 +73,8 @@ type wanted struct {
 	// name of the interface, or a PCI address.
 	name   string
 	driver Driver
+	// pci is the address that was given beside the name; often empty.
+	pci string
 	// virtual: DPDK opens it by a virtual device, not the NIC.
 	virtual bool
 }
@@ -97,7 +99,7 @@ func (o Options) wanted() ([]wanted, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--uplink: %w", err)
 		}
-		w := wanted{name: spec.Link, driver: DPDK, virtual: spec.VDev != ""}
+		w := wanted{name: spec.Link, driver: DPDK, pci: spec.PCI, virtual: spec.VDev != ""}
 		if w.name == "" {
 			w.name = spec.PCI
 		}

@@ -80,7 +80,7 @@ func memlock(in input) Finding {
 	case hard == unix.RLIM_INFINITY:
 		return ok("%s, which is raised for VPP to its hard limit, unlimited", bytesText(soft))
 	case in.has(unix.CAP_IPC_LOCK) && !old:
-		return ok("%s, which does not hold with CAP_IPC_LOCK", bytesText(soft))
+		return ok("%s, which does not bind a process with CAP_IPC_LOCK", bytesText(soft))
 	case old:
 		return failure(fix, "at most %s, which on a kernel before 5.11 also bounds the shim's maps", bytesText(hard))
 	}

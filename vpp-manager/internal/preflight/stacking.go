@@ -7,7 +7,7 @@ import (
 )
 
 func uplinkStacking(_ input, l Link) Finding {
-	if l.Index == 0 {
+	if l.Index == 0 || l.Held {
 		return ok("not an interface of the kernel's")
 	}
 	switch l.MasterKind {

@@ -1,8 +1,12 @@
 package preflight
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/sidewinder-net/sidewinder/api/node"
 )
 
 // findUplinks are the links to look at, and what is wrong with finding them.
@@ -27,19 +31,38 @@ func (in input) findUplinks() (links []Link, problems []Finding) {
 			specs = append(specs, wanted{name: name, driver: in.Driver})
 		}
 	}
+	held := in.heldLinks()
 	for _, w := range specs {
+		if in.quick && w.driver == DPDK {
+			// run has its own, complete checks, and repairs first what an earlier
+			// life left behind: an interface that looks wrong here.
+			continue
+		}
 		l, found := linkNamed(all, w.name)
-		if !found && pciAddress.MatchString(w.name) && in.exists("sys/bus/pci/devices/"+w.name) {
-			l, found = Link{Name: w.name, PCI: w.name, Driver: base(in.link("sys/bus/pci/devices/" + w.name + "/driver"))}, true
+		if pci := cmp.Or(w.pci, w.name); !found && in.exists("sys/bus/pci/devices/"+pci) {
+			l, found = Link{Name: w.name, PCI: pci, Driver: base(in.link("sys/bus/pci/devices/" + pci + "/driver"))}, true
 		}
 		if !found {
 			problems = append(problems, failure("name one of those that `ip link` shows, or start VPP in the network namespace where it is", "there is no such interface").of(w.name))
 			continue
 		}
-		l.Use, l.Virtual = w.driver, w.virtual
+		l.Use, l.Virtual, l.Held = w.driver, w.virtual, w.driver == DPDK && slices.Contains(held, w.name)
 		links = append(links, l)
 	}
 	return links, problems
+}
+
+// heldLinks are those whose NIC the VPP of this run directory has now.
+func (in input) heldLinks() []string {
+	var names []string
+	manager, err := node.ReadManager(in.path(in.RunDir))
+	if err != nil || manager.State == node.StateStopped {
+		return nil
+	}
+	for _, u := range manager.Uplinks {
+		names = append(names, u.Link)
+	}
+	return names
 }
 
 // linkNamed looks for an interface by name or PCI address.
@@ -58,10 +81,12 @@ func uplinkCheck(in input) []Finding {
 	links, out := in.uplinks()
 	for _, l := range links {
 		switch {
+		case l.Held:
+			out = append(out, ok("VPP has its NIC now").of(l.Name))
 		case l.Index == 0:
 			out = append(out, ok("a PCI device (driver %s), no interface of the kernel's", orNothing(l.Driver)).of(l.Name))
-		case !l.Up && l.Use == AFXDP:
-			// xsk_bind returns ENETDOWN.
+		case !l.Up && l.Use == AFXDP && !in.quick:
+			// xsk_bind returns ENETDOWN. At a start it may come up in time.
 			out = append(out, failure("ip link set "+l.Name+" up", "the interface is down, and AF_XDP needs it up").of(l.Name))
 		case !l.Up:
 			out = append(out, warning("ip link set "+l.Name+" up", "the interface is down").of(l.Name))
