@@ -75,6 +75,7 @@ func (afXDP) attach(a *applier, p plan) (i binapi.Interface, fatal, err error) {
 		// There are many pods: see binapi.BuffersPerAFXDPQueue.
 		x.Ring, x.TxRing = orDefault(x.Ring, binapi.AFXDPPodRing), orDefault(x.TxRing, binapi.AFXDPPodRing)
 	}
+	a.stall()
 	const tries, pause = 10, 20 * time.Millisecond
 	for n := 1; ; n++ {
 		call, err := binapi.AFXDPCreate(x, &i.Index)
@@ -130,6 +131,7 @@ func (afXDP) remove(a *applier, h held) (fatal, err error) {
 			return nil, err
 		}
 	}
+	a.stall()
 	fatal = a.c.Do(a.ctx, binapi.InterfaceSetUp(h.Index, false), binapi.InterfaceSetUnnumbered(h.Index, binapi.NoInterface))
 	if fatal != nil {
 		return fatal, nil

@@ -68,6 +68,7 @@ type applier struct {
 	tables  map[binapi.Table]bool
 	buffers int // bytes of data in VPP's buffers; 0: not asked yet
 	deleted bool
+	stalled bool // BeforeStall was called
 	failed  []error
 }
 
@@ -104,6 +105,14 @@ func (a *applier) apply(changes []dataplane.Change) error {
 		a.fail(ch, fmt.Errorf("%w: objects of this kind", dataplane.ErrUnsupported))
 	}
 	return nil
+}
+
+// stall is called before VPP is asked for something that takes it long.
+func (a *applier) stall() {
+	if !a.stalled && a.opts.BeforeStall != nil {
+		a.opts.BeforeStall()
+	}
+	a.stalled = true
 }
 
 // fail notes that a change was not carried out.

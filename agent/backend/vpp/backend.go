@@ -51,6 +51,11 @@ type Options struct {
 	// that it has by af_xdp. Empty: a program of VPP's own, which gives all
 	// frames to VPP.
 	Shim string
+	// BeforeStall, where set, is called before VPP is asked for something for
+	// which it stops forwarding (tens of milliseconds for each interface by
+	// AF_XDP that comes or goes), once at most in each Apply: the moment to let
+	// the kernel have the traffic, if VPP has it.
+	BeforeStall func()
 	// DialTimeout bounds the attempt to connect at the start of a call.
 	// Default 1 s.
 	DialTimeout time.Duration

@@ -12,11 +12,16 @@ import (
 
 func TestConformance(t *testing.T) {
 	for _, drivers := range []Options{
-		{UplinkDriver: DriverAFPacket, PodDriver: DriverAFXDP},
+		withShim(t),
+		{UplinkDriver: DriverAFPacket, PodDriver: DriverAFXDP, Shim: shimFile(t)},
 		{UplinkDriver: DriverAFPacket, PodDriver: DriverAFPacket},
 		{UplinkDriver: DriverAFXDP, PodDriver: DriverAFXDP},
 	} {
-		t.Run(drivers.UplinkDriver+"+"+drivers.PodDriver, func(t *testing.T) {
+		name := drivers.UplinkDriver + "+" + drivers.PodDriver
+		if drivers.Shim != "" {
+			name += "+shim"
+		}
+		t.Run(name, func(t *testing.T) {
 			needVPP(t)
 			conformance.Run(t, conformance.Harness{New: func(t *testing.T) *conformance.Bench { return newBench(t, drivers) }})
 		})
