@@ -274,7 +274,11 @@ func sameRoute(a, b []byte) bool {
 	if errX != nil || errY != nil {
 		return false
 	}
-	for _, typ := range []uint16{unix.RTA_DST, unix.RTA_TABLE, unix.RTA_PRIORITY, unix.RTA_OIF, unix.RTA_GATEWAY, unix.RTA_VIA, rtaNHID} {
+	same := []uint16{unix.RTA_DST, unix.RTA_TABLE, unix.RTA_PRIORITY, rtaNHID}
+	if find(x, rtaNHID) == nil {
+		same = append(same, unix.RTA_OIF, unix.RTA_GATEWAY, unix.RTA_VIA)
+	}
+	for _, typ := range same {
 		if !bytes.Equal(find(x, typ), find(y, typ)) {
 			return false
 		}

@@ -82,20 +82,29 @@ func putAside(d Description) error {
 	if err := silence(d.Aside); err != nil {
 		return err
 	}
-	addrs, err := netlink.AddrList(aside, netlink.FAMILY_V4)
-	if err != nil {
-		return fmt.Errorf("link %s: addresses: %w", d.Aside, err)
-	}
-	for _, a := range addrs {
-		if err := netlink.AddrDel(aside, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			return fmt.Errorf("link %s: address %s: %w", d.Aside, a.IPNet, err)
-		}
+	if err := dropIPv4(aside); err != nil {
+		return err
 	}
 	if err := mute(d.Aside); err != nil {
 		return err
 	}
 	if err := netlink.LinkSetUp(aside); err != nil {
 		return fmt.Errorf("link %s: up: %w", d.Aside, err)
+	}
+	return nil
+}
+
+// dropIPv4 takes the IPv4 addresses off a link. Those of IPv6 go when it is
+// down.
+func dropIPv4(link netlink.Link) error {
+	addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("link %s: addresses: %w", link.Attrs().Name, err)
+	}
+	for _, a := range addrs {
+		if err := netlink.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("link %s: address %s: %w", link.Attrs().Name, a.IPNet, err)
+		}
 	}
 	return nil
 }
@@ -111,6 +120,10 @@ func bringBack(name string, d Description) error {
 	}
 	if err := netlink.LinkSetDown(link); err != nil {
 		return fmt.Errorf("link %s: down: %w", name, err)
+	}
+	// The kernel changes their labels with the link's name.
+	if err := dropIPv4(link); err != nil {
+		return err
 	}
 	if err := netlink.LinkSetName(link, d.Link); err != nil {
 		return fmt.Errorf("link %s: rename to %s: %w", name, d.Link, err)

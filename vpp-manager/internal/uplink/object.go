@@ -338,6 +338,7 @@ func rehop(o Object, to int) ([]byte, error) {
 		}
 	}
 	head := bytes.Clone(o.Raw[:nhMsgLen])
+	head[1] = 0 // nh_scope is told, and not taken
 	binary.NativeEndian.PutUint32(head[4:], u32(head[4:])&^uint32(unsettable))
 	return appendAttrs(head, attrs), nil
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -64,6 +65,20 @@ func (p pci) addressOf(link string) (string, error) {
 		return "", fmt.Errorf("%w: link %s is on %s, which is not on the PCI bus", ErrPCI, link, path)
 	}
 	return a, nil
+}
+
+// shows reports whether sysfs tells of this very link: in a network namespace
+// of one's own it may be that of another one, with other links of the same name.
+func (p pci) shows(name string, index int, mac string) error {
+	read := func(file string) string {
+		b, _ := os.ReadFile(filepath.Join(p.root, "class/net", name, file)) // absent is different as well
+		return strings.TrimSpace(string(b))
+	}
+	if i, m := read("ifindex"), read("address"); i != strconv.Itoa(index) || m != mac {
+		return fmt.Errorf("%w: link %s has number %d and MAC %s, and %s tells of number %q, MAC %q: it is of another network namespace; mount sysfs in this one",
+			ErrPCI, name, index, mac, p.root, i, m)
+	}
+	return nil
 }
 
 // links of a device.

@@ -2,6 +2,7 @@ package uplink
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -78,12 +79,7 @@ func writeSysctls(link string, want map[string]string) error {
 	if err != nil {
 		return err
 	}
-	keys := make([]string, 0, len(want))
-	for k := range want {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	for _, key := range keys {
+	for _, key := range sortedKeys(want) {
 		if v, ok := have[key]; !ok || v == want[key] {
 			continue
 		}
@@ -93,6 +89,8 @@ func writeSysctls(link string, want map[string]string) error {
 	}
 	return nil
 }
+
+func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
 
 func writeSysctl(link, key, value string) error {
 	path := filepath.Join(procNet, filepath.Dir(key), link, filepath.Base(key))

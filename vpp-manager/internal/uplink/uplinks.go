@@ -212,7 +212,14 @@ func (u *Uplinks) describe(s Spec) (d Description, target string, err error) {
 		}
 		d.Link = links[0]
 	}
+	link, err := netlink.LinkByName(d.Link)
+	if err != nil {
+		return d, "", fmt.Errorf("link %s: %w", d.Link, err)
+	}
 	if s.VDev == "" {
+		if err := u.pci.shows(d.Link, link.Attrs().Index, link.Attrs().HardwareAddr.String()); err != nil {
+			return d, "", err
+		}
 		a, err := u.pci.addressOf(d.Link)
 		if err != nil {
 			return d, "", err
@@ -230,10 +237,6 @@ func (u *Uplinks) describe(s Spec) (d Description, target string, err error) {
 	d.HostLink = HostLink(d.Link)
 	if d.KeepsLink {
 		d.Aside = standIn(asidePrefix, d.Link)
-	}
-	link, err := netlink.LinkByName(d.Link)
-	if err != nil {
-		return d, "", fmt.Errorf("link %s: %w", d.Link, err)
 	}
 	if err := alone(link); err != nil {
 		return d, "", err
