@@ -54,6 +54,11 @@ const (
 // minProcs is how many threads of a lab's program run at once at least.
 const minProcs = 16
 
+// giveThreads lets those who time packets run when they wake up from a system
+// call, without waiting for another goroutine to make room: the operating system
+// shares the processors out, and it knows who has priority.
+func giveThreads() { runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), minProcs)) }
+
 // Options describe a lab.
 type Options struct {
 	// Nodes, Pods (on each node) and Paths (spines) within the limits above.
@@ -158,9 +163,7 @@ func New(o Options) (*Lab, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	// Those who time packets sleep in system calls, and must not wait for
-	// others when they wake up: the operating system shares the processors out.
-	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), minProcs))
+	giveThreads()
 	l := &Lab{opts: o, log: o.Log, nodes: map[int]*Node{}}
 	for _, d := range []string{l.objectsDir(), l.logsDir(), filepath.Join(o.Dir, "config"), filepath.Join(o.Dir, "ipam"), filepath.Join(o.Dir, "cni-cache")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {

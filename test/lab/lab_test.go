@@ -271,7 +271,7 @@ func TestOptions(t *testing.T) {
 	require.NoError(t, good.Validate())
 	for want, change := range map[string]func(*lab.Options){
 		"nodes: 1 is not between 2 and 20":             func(o *lab.Options) { o.Nodes = 1 },
-		"pods: 201 is not between 1 and 200":             func(o *lab.Options) { o.Pods = 201 },
+		"pods: 201 is not between 1 and 200":           func(o *lab.Options) { o.Pods = 201 },
 		"paths: 0 is not between 1 and 16":             func(o *lab.Options) { o.Paths = 0 },
 		"mtu: 1300 is not between 1320 and 9000":       func(o *lab.Options) { o.MTU = 1300 },
 		`bin directory: "bin" is not an absolute path`: func(o *lab.Options) { o.BinDir = "bin" },

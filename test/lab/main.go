@@ -13,6 +13,7 @@ import (
 func Main(m interface{ Run() int }) {
 	tree.Dispatch()
 	err := tree.Run(tree.Options{Description: "tests"}, func(tree.Inside) error {
+		giveThreads()
 		os.Exit(m.Run())
 		return nil
 	})

@@ -32,6 +32,8 @@ type WatchResult struct {
 	// stream lost; MaxGap is any stream's.
 	Sent, Lost, WorstLost int
 	MaxGap                time.Duration
+	// MaxGapAt is when the longest gap began.
+	MaxGapAt time.Time
 	// TCPResets are ends of pods' connections that were reset, TCPMaxGap the
 	// longest time for which one got nothing.
 	TCPResets int
@@ -103,7 +105,10 @@ func (w *Watch) Result(in traffic.Window) WatchResult {
 	for _, s := range w.streams {
 		one := s.Result(in)
 		r.Sent, r.Lost = r.Sent+one.Sent, r.Lost+one.Lost
-		r.WorstLost, r.MaxGap = max(r.WorstLost, one.Lost), max(r.MaxGap, one.MaxGap)
+		r.WorstLost = max(r.WorstLost, one.Lost)
+		if one.MaxGap > r.MaxGap {
+			r.MaxGap, r.MaxGapAt = one.MaxGap, one.MaxGapAt
+		}
 		if w.finished {
 			r.Err = errors.Join(r.Err, s.ClockMoved())
 		}

@@ -98,9 +98,9 @@ func (l *Lab) Surround(a, b *Node) (*World, error) {
 	return w, nil
 }
 
-// Try goes every way by TCP, a few bytes and BulkBytes, and names those that do
-// not work.
-func (w *World) Try(ctx context.Context) error {
+// Try goes every way by TCP, a few bytes and BulkBytes. It counts those that
+// work and names those that do not.
+func (w *World) Try(ctx context.Context) (worked int, err error) {
 	errs := make([]error, len(w.Ways))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
@@ -118,7 +118,13 @@ func (w *World) Try(ctx context.Context) error {
 			return nil
 		})
 	}
-	return errors.Join(g.Wait(), errors.Join(errs...))
+	err = g.Wait()
+	for _, e := range errs {
+		if e == nil {
+			worked++
+		}
+	}
+	return worked, errors.Join(err, errors.Join(errs...))
 }
 
 // Close ends the echo servers.

@@ -25,6 +25,8 @@ func tryWorld(t *testing.T, l *lab.Lab) {
 	require.NoError(t, err)
 	defer w.Close()
 	require.Len(t, w.Ways, 20)
-	require.NoError(t, w.Try(t.Context()))
+	worked, err := w.Try(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, len(w.Ways), worked)
 	requireReach(t, l)
 }

@@ -186,7 +186,9 @@ func measure(sent, arrived []int64, w Window) StreamResult {
 		// Messages that were due before an arrival are not waited for any more.
 		if next < len(sent) {
 			if due := sent[next] + usual; due < at && due >= from && due < to {
-				r.MaxGap = max(r.MaxGap, time.Duration(at-due))
+				if gap := time.Duration(at - due); gap > r.MaxGap {
+					r.MaxGap, r.MaxGapAt = gap, time.Unix(0, due)
+				}
 			}
 		}
 		for next < len(sent) && (sent[next]+usual <= at || arrived[next] != 0 && arrived[next] <= at) {
@@ -207,6 +209,8 @@ type StreamResult struct {
 	// MaxGap is the longest time for which nothing arrived although something
 	// should have: the sender's own pauses are not in it.
 	MaxGap time.Duration `json:"-"`
+	// MaxGapAt is when that began; zero without a gap.
+	MaxGapAt time.Time `json:"-"`
 	// MaxSilence is the longest time between two arrivals, whatever the reason.
 	MaxSilence time.Duration `json:"-"`
 	// MaxDelay is the longest time that one message was on the way.
@@ -221,9 +225,13 @@ type StreamResult struct {
 
 // Add joins the results of streams that ran side by side.
 func (r StreamResult) Add(o StreamResult) StreamResult {
+	at := r.MaxGapAt
+	if o.MaxGap > r.MaxGap {
+		at = o.MaxGapAt
+	}
 	return StreamResult{
 		Sent: r.Sent + o.Sent, Received: r.Received + o.Received, Lost: r.Lost + o.Lost,
-		MaxGap: max(r.MaxGap, o.MaxGap), MaxSilence: max(r.MaxSilence, o.MaxSilence),
+		MaxGap: max(r.MaxGap, o.MaxGap), MaxGapAt: at, MaxSilence: max(r.MaxSilence, o.MaxSilence),
 		MaxDelay: max(r.MaxDelay, o.MaxDelay), MaxSendGap: max(r.MaxSendGap, o.MaxSendGap),
 		SendErrors: r.SendErrors + o.SendErrors, Duplicates: r.Duplicates + o.Duplicates,
 	}

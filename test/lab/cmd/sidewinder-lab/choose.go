@@ -102,7 +102,7 @@ func findVPP(ctx context.Context, given string) (path, what string, err error) {
 		v, err := find.Locate(given)
 		return v.Path, v.Path, err
 	}
-	v, err := find.Find(ctx, given, binapi.GroupAFPacket)
+	v, err := find.Find(ctx, given, binapi.GroupAFPacket, binapi.GroupAFXDP)
 	if err != nil {
 		return "", "", err
 	}

@@ -25,6 +25,14 @@ type demoFlags struct {
 	report, bin, vppBin string
 	// bare: bring the lab up and keep it, without showing or checking anything.
 	bare bool
+	// only, where set, are the parts to run instead of the demo's.
+	only func(*demo) []part
+}
+
+// part of a demo.
+type part struct {
+	name string
+	do   func(context.Context) error
 }
 
 func demoCommand() *cobra.Command {
@@ -53,6 +61,9 @@ func upCommand() *cobra.Command {
 	return cmd
 }
 
+// maxDemoPods on each node: every pod is to reach every pod.
+const maxDemoPods = 20
+
 func (f *demoFlags) common(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.dataplane, "dataplane", "auto", "auto, vpp, linux, or mixed (odd nodes on VPP)")
@@ -61,7 +72,7 @@ func (f *demoFlags) common(cmd *cobra.Command) {
 		fl.Var(wholeNumber{name, into}, name, fmt.Sprintf("%s, %d to %d", what, low, high))
 	}
 	number(&f.nodes, "nodes", 3, "nodes", lab.MinNodes, lab.MaxNodes)
-	number(&f.pods, "pods", 2, "pods on each node", lab.MinPods, lab.MaxPods)
+	number(&f.pods, "pods", 2, "pods on each node", lab.MinPods, maxDemoPods)
 	number(&f.paths, "paths", 2, "parallel paths between the nodes", lab.MinPaths, lab.MaxPaths)
 	fl.StringVar(&f.bin, "bin", "", "directory of the programs (default: where this one is)")
 	fl.StringVar(&f.vppBin, "vpp", "", "the vpp program (default: SIDEWINDER_VPP, or the one on PATH)")
@@ -131,7 +142,7 @@ func runDemo(ctx context.Context, f demoFlags, c choice, opts lab.Options, in tr
 	d := &demo{flags: f, choice: c, in: in, screen: newScreen(os.Stdout)}
 	d.report = report{
 		Dataplane: c.kind, Nodes: f.nodes, Pods: f.pods, Paths: f.paths,
-		Failures: []string{}, Left: []string{}, FlowRuns: []flowLabels{}, Durations: map[string]ms{},
+		Failures: []string{}, Left: []string{}, FlowRuns: []flowLabels{}, Durations: map[string]ms{}, Failover: []failover{},
 		NodeRemoval: nodeRemoval{Left: []string{}},
 	}
 	log, closeLog, err := labLog(in.Dir)
@@ -194,21 +205,28 @@ func (d *demo) failed(what string, err error) {
 	}
 }
 
-// show runs the demo's parts. One that fails does not keep the next from running.
-func (d *demo) show(ctx context.Context) {
-	for _, part := range []struct {
-		name string
-		do   func(context.Context) error
-	}{
+// parts are what the demo shows.
+func (d *demo) parts() []part {
+	if d.flags.only != nil {
+		return d.flags.only(d)
+	}
+	return []part{
 		{"table", d.showTable},
 		{"VPP agrees", d.compareVPP},
 		{"reachability", d.reach},
 		{"VPP carries", d.vppCarried},
+		{"hosts and services", d.surroundings},
 		{"flow labels", d.spread},
 		{"agent restart", d.restartAgents},
+		{"failover", d.failover(demoFailover())},
 		{"throughput", d.measureThroughput},
 		{"node removal", d.removeNode},
-	} {
+	}
+}
+
+// show runs the demo's parts. One that fails does not keep the next from running.
+func (d *demo) show(ctx context.Context) {
+	for _, part := range d.parts() {
 		if ctx.Err() != nil {
 			return
 		}
@@ -306,6 +324,10 @@ func (d *demo) verdict(took time.Duration) {
 		return
 	}
 	if d.flags.bare {
+		return
+	}
+	if d.flags.only != nil {
+		d.screen.printf("\n%s in %s\n", d.screen.paint(green, "OK"), seconds(took))
 		return
 	}
 	d.screen.printf("\n%s in %s: %d of %d probes answered, %d flows wore %d flow labels over %d paths (busiest %.1f%%), "+

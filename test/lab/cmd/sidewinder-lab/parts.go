@@ -124,6 +124,26 @@ func (d *demo) vppCarried(ctx context.Context) error {
 	})
 }
 
+// surroundings tries what is beside pods talking to pods, where a node has two
+// pods: a service needs one on its own node.
+func (d *demo) surroundings(ctx context.Context) error {
+	nodes := d.lab.Nodes()
+	if len(nodes[0].Pods()) < 2 {
+		return nil
+	}
+	return d.screen.step("hosts and services", "hosts, services and a host outside are reached", func(note noter) error {
+		w, err := d.lab.Surround(nodes[0], nodes[1])
+		if err != nil {
+			return err
+		}
+		defer w.Close()
+		worked, err := w.Try(ctx)
+		d.report.Surroundings = reachability{Tried: len(w.Ways), OK: worked}
+		note("%d of %d ways: pods and hosts, services that the kernel translates, masquerade", worked, len(w.Ways))
+		return err
+	})
+}
+
 // The spread of flows.
 const (
 	spreadFlows   = 1000

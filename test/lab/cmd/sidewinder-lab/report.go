@@ -26,14 +26,18 @@ type report struct {
 	Paths        int          `json:"paths"`
 	PodMTU       int          `json:"podMTU"`
 	Reachability reachability `json:"reachability"`
+	// Surroundings are the ways between pods, hosts, services and the outside.
+	Surroundings reachability `json:"surroundings"`
 	FlowLabels   flowLabels   `json:"flowLabels"`
 	// FlowRuns are all measurements of the spread: one for each kind of sender.
-	FlowRuns     []flowLabels  `json:"flowRuns"`
-	Throughput   throughput    `json:"throughput"`
-	AgentRestart agentRestart  `json:"agentRestart"`
-	NodeRemoval  nodeRemoval   `json:"nodeRemoval"`
-	Left         []string      `json:"leftBehind"`
-	Durations    map[string]ms `json:"durations"`
+	FlowRuns     []flowLabels `json:"flowRuns"`
+	Throughput   throughput   `json:"throughput"`
+	AgentRestart agentRestart `json:"agentRestart"`
+	// Failover is what it cost that VPP failed, by kind; empty without VPP.
+	Failover    []failover    `json:"failover"`
+	NodeRemoval nodeRemoval   `json:"nodeRemoval"`
+	Left        []string      `json:"leftBehind"`
+	Durations   map[string]ms `json:"durations"`
 }
 
 // ms is a duration in milliseconds.
