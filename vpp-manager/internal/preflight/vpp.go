@@ -67,7 +67,8 @@ func vppPlugins(in input) Finding {
 	return ok("%s", strings.Join(need, ", "))
 }
 
-// groupsOf are the API messages that the drivers need.
+// groupsOf are the API messages that the drivers need, of plugins that VPP loads
+// when it is only tried; dpdk's is loaded where it has a NIC.
 func groupsOf(o Options) []binapi.Group {
 	var out []binapi.Group
 	if o.uses(AFXDP) {
@@ -75,6 +76,9 @@ func groupsOf(o Options) []binapi.Group {
 	}
 	if o.uses(AFPacket) {
 		out = append(out, binapi.GroupAFPacket)
+	}
+	if o.uses(Memif) {
+		out = append(out, binapi.GroupMemif)
 	}
 	return out
 }
