@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -86,9 +87,15 @@ func BenchmarkShim(b *testing.B) {
 	}
 }
 
+// measure reports the fastest of some runs: what else the machine does only adds
+// to a program's time.
 func measure(b *testing.B, p *ebpf.Program, frame []byte) {
-	const atLeast = 1 << 20 // or the call itself is measured
-	_, each, err := p.Benchmark(frame, max(b.N, atLeast), nil)
-	require.NoError(b, err)
-	b.ReportMetric(float64(each.Nanoseconds()), "ns/op")
+	const runs, repeat = 20, 200_000 // or the call itself is measured
+	fastest := time.Hour
+	for range runs {
+		_, each, err := p.Benchmark(frame, max(b.N, repeat), nil)
+		require.NoError(b, err)
+		fastest = min(fastest, each)
+	}
+	b.ReportMetric(float64(fastest.Nanoseconds()), "ns/op")
 }

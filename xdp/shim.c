@@ -37,19 +37,28 @@ enum role { ROLE_NONE, ROLE_UPLINK, ROLE_POD };
 enum table { TABLE_UPLINK, TABLE_POD, TABLES };
 enum verdict { VERDICT_NONE, VERDICT_VPP, VERDICT_VPP_INNER, VERDICT_KERNEL };
 
-/* IPv4 addresses are v4-mapped IPv6 addresses. */
+/* The key of the prefix tables. IPv4 addresses are v4-mapped IPv6 addresses. */
 struct lpm_key {
 	__u32 prefixlen;
 	__u32 addr[4];
 };
 
-/* A pod's end of the connections that the kernel carries. Port 0: it has some
- * (for fragments, which do not all have ports). */
+/* The key of flows: a pod's end of the connections that the kernel carries.
+ * Port 0: it has some (for fragments, which do not all have ports). */
 struct flow_key {
 	__u32 addr[4];
 	__u16 port;
 	__u8 proto;
 	__u8 zero;
+};
+
+/* Both keys, one upon the other: what a packet says of one of its ends. */
+union end {
+	struct lpm_key prefix;
+	struct {
+		__u32 prefixlen;
+		struct flow_key flow;
+	};
 };
 
 enum flow_state {
@@ -148,15 +157,14 @@ struct {
 
 /* What the shim reads of an IP packet. */
 struct packet {
-	struct lpm_key src, dst;
-	/* The two ends as keys of flows. For an ICMP error: the ends of the
-	 * connection that it tells of. */
-	struct flow_key from, to;
-	__u8 ports;	/* from and to have ports, or port 0 for a fragment */
-	__u8 record;	/* when it stays in the kernel, from is to be remembered */
-	__u8 tcp_flags; /* of TCP packets that have them */
-	__u8 fragment;
+	/* Source and destination. Of an ICMP error, protocol and ports are those
+	 * of the connection that it tells of. */
+	union end from, to;
 	__u16 first_port; /* source port of a first fragment, else 0 */
+	__u8 ports;	  /* the ends have ports, or port 0 for a fragment */
+	__u8 record;	  /* when it stays in the kernel, from is to be remembered */
+	__u8 tcp_flags;	  /* of TCP packets that have them */
+	__u8 fragment;
 };
 
 static __always_inline int pass(__u32 counter)
@@ -270,7 +278,7 @@ static __always_inline void insert(void *table, const struct flow_key *key, __u6
  * part of a connection that the kernel carries. */
 static __always_inline void record(void *table, const struct packet *p)
 {
-	struct flow_key key = p->from;
+	struct flow_key key = p->from.flow;
 	__u8 flags = p->tcp_flags;
 	__u64 now = bpf_ktime_get_coarse_ns();
 	__u64 expires = now + timeout(key.proto);
@@ -354,10 +362,8 @@ static __always_inline int parse_ports(void *l4, void *end, __u32 len, __u8 prot
 	__u32 need = ports_need(proto);
 	struct tcphdr *h = l4;
 
-	copy6(p->from.addr, p->src.addr);
-	copy6(p->to.addr, p->dst.addr);
-	p->from.proto = proto;
-	p->to.proto = proto;
+	p->from.flow.proto = proto;
+	p->to.flow.proto = proto;
 	if (!need)
 		return COUNT_VPP;
 	p->ports = 1;
@@ -369,8 +375,8 @@ static __always_inline int parse_ports(void *l4, void *end, __u32 len, __u8 prot
 	if (p->fragment) {
 		p->first_port = h->source;
 	} else {
-		p->from.port = h->source;
-		p->to.port = h->dest;
+		p->from.flow.port = h->source;
+		p->to.flow.port = h->dest;
 	}
 	if (proto == IPPROTO_TCP) {
 		if ((void *)(h + 1) > end)
@@ -387,10 +393,10 @@ static __always_inline void quoted(void *l4, void *end, __u8 proto, struct packe
 	struct tcphdr *h = l4;
 	if (!ports_need(proto) || l4 + 4 > end)
 		return;
-	p->from.proto = proto;
-	p->to.proto = proto;
-	p->from.port = h->dest;
-	p->to.port = h->source;
+	p->from.flow.proto = proto;
+	p->to.flow.proto = proto;
+	p->from.flow.port = h->dest;
+	p->to.flow.port = h->source;
 	p->ports = 1;
 }
 
@@ -440,10 +446,10 @@ static __always_inline int parse4(void *ip, void *end, __u32 room, struct packet
 		return COUNT_MALFORMED;
 	if ((h->daddr & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) || h->daddr == 0xffffffff)
 		return COUNT_MULTICAST;
-	p->src.prefixlen = 128;
-	p->dst.prefixlen = 128;
-	map4(p->src.addr, h->saddr);
-	map4(p->dst.addr, h->daddr);
+	p->from.prefixlen = 128;
+	p->to.prefixlen = 128;
+	map4(p->from.flow.addr, h->saddr);
+	map4(p->to.flow.addr, h->daddr);
 	p->fragment = !!(h->frag_off & bpf_htons(0x3fff));
 	int later = !!(h->frag_off & bpf_htons(0x1fff));
 	if (ihl != sizeof(*h)) {
@@ -483,10 +489,10 @@ static __always_inline int parse6(void *ip, void *end, __u32 room, struct packet
 		return COUNT_MALFORMED;
 	if (*(__u8 *)h->daddr == 0xff)
 		return COUNT_MULTICAST;
-	p->src.prefixlen = 128;
-	p->dst.prefixlen = 128;
-	copy6(p->src.addr, h->saddr);
-	copy6(p->dst.addr, h->daddr);
+	p->from.prefixlen = 128;
+	p->to.prefixlen = 128;
+	copy6(p->from.flow.addr, h->saddr);
+	copy6(p->to.flow.addr, h->daddr);
 	if (h->nexthdr == IPPROTO_FRAGMENT) {
 		struct fraghdr *f = (void *)(h + 1);
 		if (len < sizeof(*f) || (void *)(f + 1) > end)
@@ -515,7 +521,7 @@ static __always_inline int pod(void *ip, void *end, __u16 proto)
 
 	struct lookup pods = {};
 	__u32 slot = 0;
-	if (why == COUNT_VPP && (!lookup_in(TABLE_POD, &pods) || verdict(&pods, &p.dst) != VERDICT_VPP))
+	if (why == COUNT_VPP && (!lookup_in(TABLE_POD, &pods) || verdict(&pods, &p.to.prefix) != VERDICT_VPP))
 		why = COUNT_KERNEL_TABLE;
 	if (!p.ports)
 		return why;
@@ -529,7 +535,7 @@ static __always_inline int pod(void *ip, void *end, __u16 proto)
 	}
 	/* Both ways of a connection go the same way: the kernel's connection
 	 * tracking must see both or none. */
-	if (kernel_flow(known, &p.to, 1) || kernel_flow(known, &p.from, 0))
+	if (kernel_flow(known, &p.to.flow, 1) || kernel_flow(known, &p.from.flow, 0))
 		return COUNT_KERNEL_FLOW;
 	return COUNT_VPP;
 }
@@ -552,13 +558,13 @@ static __always_inline int inner(void *ip, void *end, __u32 room, __u8 nexthdr)
 	__u32 slot = 0;
 	/* The source too: where the answer goes through the kernel, its
 	 * connection tracking has to see the question. */
-	if (!lookup_in(TABLE_POD, &pods) || verdict(&pods, &p.dst) != VERDICT_VPP ||
-	    verdict(&pods, &p.src) != VERDICT_VPP)
+	if (!lookup_in(TABLE_POD, &pods) || verdict(&pods, &p.to.prefix) != VERDICT_VPP ||
+	    verdict(&pods, &p.from.prefix) != VERDICT_VPP)
 		return COUNT_KERNEL_INNER;
 	if (!p.ports)
 		return COUNT_VPP;
 	void *known = bpf_map_lookup_elem(&flows, &slot);
-	if (known && kernel_flow(known, &p.to, 1))
+	if (known && kernel_flow(known, &p.to.flow, 1))
 		return COUNT_KERNEL_FLOW;
 	return COUNT_VPP;
 }
