@@ -155,8 +155,8 @@ func sameAddress(a, b []byte) bool {
 	}
 	x, errX := parseAttrs(a[unix.SizeofIfAddrmsg:])
 	y, errY := parseAttrs(b[unix.SizeofIfAddrmsg:])
-	return errX == nil && errY == nil && bytes.Equal(find(x, unix.IFA_ADDRESS), find(y, unix.IFA_ADDRESS)) &&
-		bytes.Equal(find(x, unix.IFA_LOCAL), find(y, unix.IFA_LOCAL))
+	return errX == nil && errY == nil && bytes.Equal(value(x, unix.IFA_ADDRESS), value(y, unix.IFA_ADDRESS)) &&
+		bytes.Equal(value(x, unix.IFA_LOCAL), value(y, unix.IFA_LOCAL))
 }
 
 // inOrder is the order in which addresses are added to be listed as they were:
@@ -244,7 +244,7 @@ func putRoute(o Object, from, to int, age time.Duration) error {
 	}
 	// With several paths, what the kernel kept of it without this link is
 	// replaced by the whole.
-	if find(attrs, unix.RTA_MULTIPATH) != nil {
+	if value(attrs, unix.RTA_MULTIPATH) != nil {
 		return add(unix.RTM_NEWROUTE, unix.NLM_F_REPLACE, raw)
 	}
 	if err := add(unix.RTM_NEWROUTE, unix.NLM_F_EXCL, raw); !errors.Is(err, unix.EEXIST) {
@@ -275,11 +275,11 @@ func sameRoute(a, b []byte) bool {
 		return false
 	}
 	same := []uint16{unix.RTA_DST, unix.RTA_TABLE, unix.RTA_PRIORITY, rtaNHID}
-	if find(x, rtaNHID) == nil {
+	if value(x, rtaNHID) == nil {
 		same = append(same, unix.RTA_OIF, unix.RTA_GATEWAY, unix.RTA_VIA)
 	}
 	for _, typ := range same {
-		if !bytes.Equal(find(x, typ), find(y, typ)) {
+		if !bytes.Equal(value(x, typ), value(y, typ)) {
 			return false
 		}
 	}

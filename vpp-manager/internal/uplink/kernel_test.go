@@ -371,3 +371,27 @@ func TestAfterARebootOnlyTheDriverIsRestored(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, names)
 }
+
+// farNamespace makes a second namespace; the test stays where it is.
+func farNamespace(t *testing.T) netns.NsHandle {
+	t.Helper()
+	here, err := netns.Get()
+	require.NoError(t, err)
+	defer here.Close()
+	far, err := netns.New()
+	require.NoError(t, err)
+	t.Cleanup(func() { far.Close() })
+	require.NoError(t, netns.Set(here))
+	return far
+}
+
+// inside runs do in a namespace.
+func inside(t *testing.T, ns netns.NsHandle, do func()) {
+	t.Helper()
+	here, err := netns.Get()
+	require.NoError(t, err)
+	defer here.Close()
+	require.NoError(t, netns.Set(ns))
+	defer func() { require.NoError(t, netns.Set(here)) }()
+	do()
+}

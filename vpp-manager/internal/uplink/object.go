@@ -66,7 +66,7 @@ func appendAttrs(b []byte, attrs []attr) []byte {
 	return b
 }
 
-func find(attrs []attr, typ uint16) []byte {
+func value(attrs []attr, typ uint16) []byte {
 	for _, a := range attrs {
 		if a.typ&^unix.NLA_F_NESTED == typ {
 			return a.value
@@ -115,7 +115,7 @@ func addressesOf(index int) ([]Object, error) {
 			return nil, fmt.Errorf("addresses: %w", err)
 		}
 		flags := uint32(m[2])
-		if f := find(attrs, ifaFlags); f != nil {
+		if f := value(attrs, ifaFlags); f != nil {
 			flags = u32(f)
 		}
 		if m[0] == unix.AF_INET6 && flags&unix.IFA_F_TEMPORARY != 0 {
@@ -127,9 +127,9 @@ func addressesOf(index int) ([]Object, error) {
 }
 
 func addressText(m []byte, attrs []attr) string {
-	a := find(attrs, unix.IFA_LOCAL)
+	a := value(attrs, unix.IFA_LOCAL)
 	if a == nil {
-		a = find(attrs, unix.IFA_ADDRESS)
+		a = value(attrs, unix.IFA_ADDRESS)
 	}
 	return fmt.Sprintf("%s/%d", net.IP(a), m[1])
 }
@@ -197,10 +197,10 @@ func routesOf(index int) ([]Object, error) {
 // routeLinks are the links that a route leads over.
 func routeLinks(attrs []attr) []int {
 	var out []int
-	if oif := find(attrs, unix.RTA_OIF); oif != nil {
+	if oif := value(attrs, unix.RTA_OIF); oif != nil {
 		out = append(out, int(u32(oif)))
 	}
-	for b := find(attrs, unix.RTA_MULTIPATH); len(b) >= unix.SizeofRtNexthop; {
+	for b := value(attrs, unix.RTA_MULTIPATH); len(b) >= unix.SizeofRtNexthop; {
 		n := int(binary.NativeEndian.Uint16(b))
 		if n < unix.SizeofRtNexthop || n > len(b) {
 			break
@@ -214,21 +214,21 @@ func routeLinks(attrs []attr) []int {
 func routeText(m []byte, attrs []attr) string {
 	var b strings.Builder
 	dst := "default"
-	if d := find(attrs, unix.RTA_DST); d != nil {
+	if d := value(attrs, unix.RTA_DST); d != nil {
 		if a, ok := netip.AddrFromSlice(d); ok {
 			dst = netip.PrefixFrom(a, int(m[1])).String()
 		}
 	}
 	b.WriteString(dst)
-	if gw := find(attrs, unix.RTA_GATEWAY); gw != nil {
+	if gw := value(attrs, unix.RTA_GATEWAY); gw != nil {
 		b.WriteString(" via " + net.IP(gw).String())
 	}
 	table := uint32(m[4])
-	if t := find(attrs, unix.RTA_TABLE); t != nil {
+	if t := value(attrs, unix.RTA_TABLE); t != nil {
 		table = u32(t)
 	}
 	b.WriteString(" table " + strconv.Itoa(int(table)))
-	if p := find(attrs, unix.RTA_PRIORITY); p != nil {
+	if p := value(attrs, unix.RTA_PRIORITY); p != nil {
 		b.WriteString(" metric " + strconv.Itoa(int(u32(p))))
 	}
 	return b.String()
@@ -247,7 +247,7 @@ func reroute(o Object, from, to int, age time.Duration) ([]byte, bool, error) {
 	if err != nil {
 		return nil, false, err
 	}
-	byObject := find(attrs, rtaNHID) != nil
+	byObject := value(attrs, rtaNHID) != nil
 	var out []attr
 	for _, a := range attrs {
 		switch a.typ &^ unix.NLA_F_NESTED {
@@ -319,8 +319,8 @@ func nextHopsOf(index int) ([]Object, error) {
 		if err != nil {
 			return nil, fmt.Errorf("next hops: %w", err)
 		}
-		if oif := find(attrs, nhaOIF); oif != nil && int(u32(oif)) == index {
-			out = append(out, Object{"id " + strconv.Itoa(int(u32(find(attrs, nhaID)))), m})
+		if oif := value(attrs, nhaOIF); oif != nil && int(u32(oif)) == index {
+			out = append(out, Object{"id " + strconv.Itoa(int(u32(value(attrs, nhaID)))), m})
 		}
 	}
 	return out, nil
