@@ -69,6 +69,8 @@ type Backend struct {
 
 	mu   sync.Mutex // one Dump or Apply at a time
 	link connector
+	// links are for Watch alone.
+	links links
 }
 
 var _ dataplane.Backend = (*Backend)(nil)
@@ -134,8 +136,9 @@ func (b *Backend) groups() []binapi.Group {
 func (b *Backend) Version() string { return b.link.lastVersion() }
 
 // Watch keeps the connection up until ctx ends, and signals whenever it came up
-// or went down, so that the caller can compare states at once instead of at its
-// next turn. Signals that nobody has taken are merged.
+// or went down, or the kernel changed a link that VPP has, so that the caller can
+// compare states at once instead of at its next turn. Signals that nobody has
+// taken are merged. It is to be called in the network namespace of the links.
 func (b *Backend) Watch(ctx context.Context) <-chan struct{} {
 	out := make(chan struct{}, 1)
 	signal := func() {
@@ -144,9 +147,19 @@ func (b *Backend) Watch(ctx context.Context) <-chan struct{} {
 		default:
 		}
 	}
+	var work sync.WaitGroup
+	work.Go(func() { b.link.keep(ctx, signal) })
+	warn := func(err error) {
+		b.log.WithError(err).Warn("changes of links are found at the next comparison only")
+	}
+	if news, err := subscribe(ctx); err != nil {
+		warn(err)
+	} else {
+		work.Go(func() { b.links.follow(ctx, news, signal, warn) })
+	}
 	go func() {
 		defer close(out)
-		b.link.keep(ctx, signal)
+		work.Wait()
 	}()
 	return out
 }

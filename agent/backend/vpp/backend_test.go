@@ -19,7 +19,7 @@ func TestOptions(t *testing.T) {
 		change func(*Options)
 		want   string
 	}{
-		"driver":        {func(o *Options) { o.UplinkDriver = "dpdk" }, `UplinkDriver: "dpdk"`},
+		"driver":        {func(o *Options) { o.UplinkDriver = "rdma" }, `UplinkDriver: "rdma"`},
 		"pod driver":    {func(o *Options) { o.PodDriver = "tap" }, `PodDriver: "tap"`},
 		"socket":        {func(o *Options) { o.Socket = "" }, "Socket"},
 		"no locator":    {func(o *Options) { o.Locator = netip.Prefix{} }, "Locator"},

@@ -17,6 +17,7 @@ const needsRepair = 1
 // interfaceValue reads an interface back, as it was asked for.
 func (b *Backend) interfaceValue(h held) dataplane.Interface {
 	v := dataplane.Interface{Role: dataplane.InterfaceRole(h.tag.role), MTU: uint16(h.MTU), MAC: dataplane.MAC(h.MAC), Rx: h.tag.rx}
+	b.noteLink(h.tag.name, v.Role)
 	d, ok := driverOf(h.Interface)
 	if wanted, err := b.driverFor(v.Role); !ok || err != nil || d != wanted || !h.AdminUp || !h.receivesAs() || !d.intact(b, h) {
 		v.MTU = needsRepair
@@ -79,7 +80,12 @@ func (a *applier) setInterface(name string, want dataplane.Interface) (fatal, er
 	if ok && h.tag.role == roleParked && p.tag.role == string(dataplane.RoleUplink) {
 		h.tag.role = p.tag.role
 	}
+	var back carried
+	old := h.Index
 	if ok && (h.tag.ifindex != p.tag.ifindex || h.tag.role != p.tag.role || h.DevType != d.devType() || d.stale(h, p)) {
+		if back, fatal = a.takeOff(old); fatal != nil {
+			return fatal, nil
+		}
 		if fatal, err := a.removeInterface(name); fatal != nil || err != nil {
 			return fatal, err
 		}
@@ -94,6 +100,8 @@ func (a *applier) setInterface(name string, want dataplane.Interface) (fatal, er
 	if fatal == nil && err == nil {
 		h.tag = p.tag
 		a.view.byName[name] = h
+		a.noteLink(name, want.Role)
+		return a.putBack(back, old, h.Index)
 	}
 	return fatal, err
 }

@@ -3,7 +3,6 @@ package vpp
 import (
 	"errors"
 	"fmt"
-	"net"
 
 	"github.com/vishvananda/netlink"
 
@@ -37,13 +36,7 @@ func findLink(name string) (linkInfo, error) {
 	if err != nil {
 		return linkInfo{}, err
 	}
-	a := l.Attrs()
-	info := linkInfo{name: name, index: a.Index, mtu: a.MTU, up: a.Flags&net.FlagUp != 0}
-	copy(info.mac[:], a.HardwareAddr)
-	if a.Xdp != nil && a.Xdp.Attached {
-		info.program = a.Xdp.ProgId
-	}
-	return info, nil
+	return infoOf(l), nil
 }
 
 // linkExists reports whether the link with this index is still there, under

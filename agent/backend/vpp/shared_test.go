@@ -102,6 +102,19 @@ func TestSharedUplink(t *testing.T) {
 		n.requireReachable(t)
 		require.NotZero(t, again.counter(t, "vpp"))
 	})
+	t.Run("InterfacesMadeAnew", func(t *testing.T) {
+		want := n.want[0].Clone()
+		for k, v := range want.Interfaces {
+			v.Rx.Ring = 1024
+			want.Interfaces[k] = v
+		}
+		at(t, n.node[0], func() { apply(t, n.backend[0], want) })
+		n.give(t, 0)
+		n.requireReachable(t)
+		at(t, n.node[0], func() { apply(t, n.backend[0], n.want[0]) })
+		n.give(t, 0)
+		n.requireReachable(t)
+	})
 	t.Run("InterfaceComesAndGoes", func(t *testing.T) {
 		want := n.want[0].Clone()
 		delete(want.Interfaces, "up0")

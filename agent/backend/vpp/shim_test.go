@@ -292,3 +292,51 @@ func TestDropBreaksTheConnection(t *testing.T) {
 	requireSignal(t, changes)
 	apply(t, b, dataplane.New())
 }
+
+// What changes about a link that VPP has is told at once, and followed.
+func TestUplinkIsFollowed(t *testing.T) {
+	needVPP(t)
+	inNetns(t)
+	addVeth(t, "uplink0", "fabric0")
+	addVeth(t, "other0", "other1")
+	b := newBackend(t, startVPP(t), withShim(t))
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	want := dataplane.New()
+	want.Interfaces["uplink0"] = dataplane.Interface{Role: dataplane.RoleUplink}
+	apply(t, b, want)
+	changes := b.Watch(ctx)
+	requireSignal(t, changes) // it is connected
+	link := func(name string) netlink.Link {
+		l, err := netlink.LinkByName(name)
+		require.NoError(t, err)
+		return l
+	}
+	for name, change := range map[string]func() error{
+		"MTU":     func() error { return netlink.LinkSetMTU(link("uplink0"), 1480) },
+		"MAC":     func() error { return netlink.LinkSetHardwareAddr(link("uplink0"), []byte{2, 0, 0, 0, 0, 9}) },
+		"program": func() error { return netlink.LinkSetXdpFd(link("uplink0"), -1) },
+	} {
+		require.NoError(t, change())
+		requireSignal(t, changes)
+		have, err := b.Dump(ctx)
+		require.NoError(t, err)
+		require.Len(t, dataplane.Diff(want, have), 1, name)
+		apply(t, b, want)
+		v, err := readView(ctx, mustConnect(t, b))
+		require.NoError(t, err)
+		now, err := findLink("uplink0")
+		require.NoError(t, err)
+		require.Equal(t, now.mac, dataplane.MAC(v.byName["uplink0"].MAC), name)
+		require.Equal(t, now.mtu, int(v.byName["uplink0"].MTU), name)
+		for len(changes) > 0 {
+			<-changes
+		}
+	}
+	require.NoError(t, netlink.LinkSetMTU(link("other0"), 1400))
+	select {
+	case <-changes:
+		t.Fatal("other links are nobody's business here")
+	case <-time.After(200 * time.Millisecond):
+	}
+}
