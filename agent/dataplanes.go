@@ -56,13 +56,6 @@ func connectVPP(ctx context.Context, g *errgroup.Group, cfg config.Config, log l
 	if err != nil {
 		return nil, nil, err
 	}
-	be, err := vpp.New(ctx, vpp.Options{
-		Socket: cfg.VPP.Socket, Locator: cfg.BlockPrefix, UplinkDriver: cfg.VPP.UplinkDriver, PodDriver: cfg.VPP.PodDriver,
-		Shim: shim, Log: component(log, "vpp"),
-	})
-	if err != nil {
-		return nil, nil, err
-	}
 	v := &controller.VPP{}
 	gate := switchover.New(switchover.Options{
 		Unmet:   func(generation uint64) (map[dataplane.Key]error, error) { return v.Reconciler.Unmet(generation) },
@@ -70,6 +63,13 @@ func connectVPP(ctx context.Context, g *errgroup.Group, cfg config.Config, log l
 		Manager: func() (node.Manager, error) { return node.ReadManager(runDir) },
 		Uplinks: carriers.uplinks, Pods: carriers.pods, Log: component(log, "switchover"),
 	})
+	be, err := vpp.New(ctx, vpp.Options{
+		Socket: cfg.VPP.Socket, Locator: cfg.BlockPrefix, UplinkDriver: cfg.VPP.UplinkDriver, PodDriver: cfg.VPP.PodDriver,
+		Shim: shim, BeforeStall: gate.Pause, Log: component(log, "vpp"),
+	})
+	if err != nil {
+		return nil, nil, err
+	}
 	v.Gate = gate
 	v.Reconciler = runBackend(ctx, g, be, be.Watch(ctx), cfg, component(log, "vpp"), gate.Nudge)
 	g.Go(func() error { return gate.Run(ctx) })

@@ -151,6 +151,26 @@ func (g *Gate) Want(r dataplane.Redirects, l Links, generation uint64) {
 	g.Nudge()
 }
 
+// drain is how long VPP needs for what is in its rings.
+const drain = 2 * time.Millisecond
+
+// Pause lets the kernel have the traffic for as long as VPP is being changed:
+// VPP forwards nothing while it makes an interface. The pass after the change
+// gives it back; in between VPP counts as active.
+func (g *Gate) Pause() {
+	g.work.Lock()
+	defer g.work.Unlock()
+	if !g.Active() {
+		return
+	}
+	for _, p := range g.parts(Links{}) {
+		if err := p.carrier.Shut(); err != nil {
+			g.o.Log.WithError(err).Warn("VPP keeps some of the traffic while it makes an interface: packets may be late")
+		}
+	}
+	time.Sleep(drain)
+}
+
 // Intervals of looking without being asked: at vpp-manager's file, and at all
 // the links.
 const (

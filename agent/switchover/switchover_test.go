@@ -210,6 +210,25 @@ func TestNewStateKeepsTheOld(t *testing.T) {
 	require.Equal(t, sets, b.carrier.sets, "nothing has changed")
 }
 
+// TestPause: the kernel has the traffic while VPP is changed, and nobody counts
+// that as a switch.
+func TestPause(t *testing.T) {
+	b := newBench()
+	b.Pause()
+	require.False(t, b.carrier.isOpen)
+	b.Want(want(), links, 1)
+	b.pass()
+	b.Pause()
+	require.False(t, b.carrier.isOpen)
+	b.err = fmt.Errorf("%w: being changed", dataplane.ErrNotReady)
+	b.pass()
+	require.False(t, b.carrier.isOpen, "the change is under way")
+	b.err = nil
+	b.pass()
+	require.True(t, b.carrier.isOpen)
+	require.Zero(t, b.Status().Switches)
+}
+
 // TestFailureToShutIsTold and tried again.
 func TestFailureToShutIsTold(t *testing.T) {
 	b := newBench()
