@@ -32,9 +32,9 @@ type AFXDP struct {
 }
 
 // BuffersPerAFXDPQueue is how many of VPP's packet buffers a queue with these
-// rings holds: the fill ring is kept full for as long as the interface is up (as
-// many as the receive ring); beyond that only traffic takes some, of which a
-// quarter of both rings is allowed for, as queues are not all busy at once. 0 is
+// rings takes: the fill ring is kept full for as long as the interface is up (as
+// many as the receive ring). Traffic takes more, up to both rings again; a quarter
+// of the transmit ring is allowed for, as queues are not all busy at once. 0 is
 // VPP's default.
 //
 // VPP with buffers on 4 KiB pages has about a quarter fewer than it was asked
@@ -49,7 +49,7 @@ func BuffersPerAFXDPQueue(ring, txRing int) int {
 	if txRing <= 0 {
 		txRing = AFXDPDefaultRing
 	}
-	return ring + ring/4 + txRing/4
+	return ring + txRing/4
 }
 
 // AFXDPDefaultRing is VPP's (2 * VLIB_FRAME_SIZE), and AFXDPPodRing what pods
