@@ -99,13 +99,13 @@ func (f *Forwarder) Close() error {
 // Close takes at most.
 const patience = time.Millisecond
 
-// priority is the forwarder's, real-time where the system allows that: it stands
-// for a VPP with a processor of its own.
-const priority = 5
+// nice is the forwarder's priority where the system allows that: it stands for a
+// VPP with a processor of its own.
+const nice = -20
 
 func (f *Forwarder) run() {
 	runtime.LockOSThread() // never unlocked: the thread ends with its priority
-	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: priority}, 0)
+	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), nice)
 	for {
 		select {
 		case <-f.stop:

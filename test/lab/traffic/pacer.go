@@ -7,21 +7,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pacedPriority is the real-time priority of a paced sender, the lowest but
-// some: a sender works for microseconds and sleeps for the rest.
-const pacedPriority = 10
+// pacedNice is a paced sender's priority. It is no real-time one: the kernel's
+// own packet work would then have to wait for the senders.
+const pacedNice = -15
 
 // paced calls send once every interval until stop is closed, with the number of
-// the call, from 0 on. It blocks, and keeps a thread of its own meanwhile: at
-// real-time priority where the system allows that, so that what is measured is
-// the network and not the wait for a processor.
+// the call, from 0 on. It blocks, and keeps a thread of its own meanwhile, with a
+// high priority where the system allows that.
 //
 // A call that comes late moves those after it: a sender that was held up goes on
 // at its rate and does not make up for it, since a burst is another load than
 // the one asked for.
 func paced(interval time.Duration, stop <-chan struct{}, send func(n int)) {
 	runtime.LockOSThread() // never unlocked: the thread ends with its priority
-	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: pacedPriority}, 0)
+	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), pacedNice)
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 	due := time.Now()
 	for n := 0; ; n++ {
@@ -31,10 +30,11 @@ func paced(interval time.Duration, stop <-chan struct{}, send func(n int)) {
 		default:
 		}
 		send(n)
+		// Never without a rest: a sender that is always late leaves no time to
+		// those who are to receive.
 		due = due.Add(interval)
-		if late := time.Since(due); late > interval {
-			due = due.Add(late)
-			continue
+		if earliest := time.Now().Add(interval / 2); due.Before(earliest) {
+			due = earliest
 		}
 		for {
 			left := time.Until(due)

@@ -117,11 +117,11 @@ func failoverCommand() *cobra.Command {
 	return cmd
 }
 
-// settle is how long the traffic runs on after VPP is back, and quiet how long it
-// runs before anything happens.
+// settle is how long an event lasts after VPP is back, and quiet how long nothing
+// happens before the next.
 const (
 	settle = 300 * time.Millisecond
-	quiet  = 2 * time.Second
+	quiet  = 500 * time.Millisecond
 )
 
 // window is an event's part of the measurement.
@@ -173,7 +173,7 @@ func (d *demo) failoverNodes() (a, b *lab.Node) {
 	return nodes[0], nodes[1]
 }
 
-// disturb does what is planned, one after the other, after a quiet time.
+// disturb does what is planned, one after the other, each after a quiet time.
 func disturb(ctx context.Context, n *lab.Node, plan []planned, note noter) ([]window, error) {
 	pause := func(t time.Duration) {
 		select {
@@ -181,16 +181,21 @@ func disturb(ctx context.Context, n *lab.Node, plan []planned, note noter) ([]wi
 		case <-time.After(t):
 		}
 	}
-	note("nothing yet")
-	from := time.Now()
-	pause(quiet)
-	windows := []window{{kind: lab.DisturbNone, in: traffic.Window{From: from, To: time.Now()}}}
+	var windows []window
+	rest := func() {
+		e := window{kind: lab.DisturbNone}
+		e.in.From = time.Now()
+		pause(quiet)
+		e.in.To = time.Now()
+		windows = append(windows, e)
+	}
 	for _, p := range plan {
 		for i := range p.times {
 			if ctx.Err() != nil {
 				return windows, ctx.Err()
 			}
 			note("%s, %d of %d", p.kind, i+1, p.times)
+			rest()
 			e := window{kind: p.kind}
 			e.in.From = time.Now()
 			err := n.Disturb(ctx, p.kind)
@@ -265,7 +270,7 @@ func summarise(windows []window, result func(traffic.Window) lab.WatchResult) []
 		}
 		k.Events = append(k.Events, failoverEvent{
 			Sent: r.Sent, Lost: r.Lost, MaxLost: r.WorstLost, MaxGapMillis: millis(r.MaxGap), GapAfterMillis: after(w.in.From, r.MaxGapAt),
-			TCPGapMillis: millis(r.TCPMaxGap), HostLost: r.HostLost, BackMillis: millis(w.back),
+			TCPGapMillis: millis(r.TCPMaxGap), HostLost: r.HostLost, HostGapMillis: millis(r.HostMaxGap), BackMillis: millis(w.back),
 		})
 	}
 	return out
