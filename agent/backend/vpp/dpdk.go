@@ -107,12 +107,20 @@ func (dedicated) intact(b *Backend, h held) bool {
 	if do(ctx, c, binapi.Interfaces(&interfaces), binapi.Bridges(&bridges)) != nil || !w.State(interfaces, bridges).Whole() {
 		return false
 	}
+	v := newView(interfaces)
+	var to *fallback
+	if f, ok := b.wantedFallback(v, interfaces); ok {
+		to = &f
+	}
+	if is, err := fallbackIs(ctx, c, to); !is || err != nil {
+		return false
+	}
 	o := overlay{b: b, c: c}
 	have, err := o.read(ctx)
 	if err != nil {
 		return false
 	}
-	want, err := o.wanted(ctx, newView(interfaces))
+	want, err := o.wanted(ctx, v)
 	return err == nil && len(want) == len(have) && !slices.ContainsFunc(want, func(k binapi.Taking) bool { return !slices.Contains(have, k) })
 }
 

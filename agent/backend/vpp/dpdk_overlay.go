@@ -26,9 +26,15 @@ func (a *applier) takeOverlay() error {
 		return nil
 	}
 	o := overlay{b: a.Backend, c: a.c}
-	fatal, err := o.sync(a.ctx, a.view)
-	if fatal != nil {
-		return fatal
+	err := o.sync(a.ctx, a.view)
+	if err == nil {
+		var interfaces []binapi.Interface
+		if err = do(a.ctx, a.c, binapi.Interfaces(&interfaces)); err == nil {
+			err = a.setFallback(interfaces)
+		}
+	}
+	if err != nil && (errors.Is(err, binapi.ErrDisconnected) || a.ctx.Err() != nil) {
+		return err
 	}
 	for _, h := range uplinksOf(a.view) {
 		a.fail(dataplane.Change{Op: dataplane.OpUpdate, Key: dataplane.InterfaceKey(h.tag.name)}, err)
@@ -89,28 +95,22 @@ func (o *overlay) read(ctx context.Context) ([]binapi.Taking, error) {
 	return nil, nil
 }
 
-func (o *overlay) sync(ctx context.Context, v *view) (fatal, err error) {
-	split := func(err error) (error, error) {
-		if errors.Is(err, binapi.ErrDisconnected) || ctx.Err() != nil {
-			return err, nil
-		}
-		return nil, err
-	}
+func (o *overlay) sync(ctx context.Context, v *view) error {
 	have, err := o.read(ctx)
 	if err != nil {
-		return split(err)
+		return err
 	}
 	want, err := o.wanted(ctx, v)
 	if err != nil {
-		return split(err)
+		return err
 	}
 	var calls []*binapi.Call
 	if o.table == binapi.NoClassifyTable {
 		if len(want) == 0 {
-			return nil, nil
+			return nil
 		}
 		if err := do(ctx, o.c, binapi.TakeTableAdd(&o.table)); err != nil {
-			return split(err)
+			return err
 		}
 	}
 	for _, k := range want {
@@ -127,5 +127,5 @@ func (o *overlay) sync(ctx context.Context, v *view) (fatal, err error) {
 	for _, h := range uplinksOf(v) {
 		calls = append(calls, binapi.InterfaceSetTake(h.Index, o.table))
 	}
-	return split(do(ctx, o.c, calls...))
+	return do(ctx, o.c, calls...)
 }

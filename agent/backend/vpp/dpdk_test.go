@@ -173,6 +173,33 @@ func TestDedicatedUplink(t *testing.T) {
 		})
 		n.requireReachable(t)
 	})
+	t.Run("WhatVPPDoesNotHoldGoesToTheHost", func(t *testing.T) {
+		for _, f := range []struct {
+			to   netip.Addr
+			bits int
+		}{{ip4(0).Next(), 32}, {ip6(0).Next(), 128}} {
+			// An address of the host stands for a pod that VPP does not hold.
+			at(t, n.node[0], func() {
+				lo, err := netlink.LinkByName("lo")
+				require.NoError(t, err)
+				require.NoError(t, netlink.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: f.to.AsSlice(), Mask: net.CIDRMask(f.bits, f.bits)}, Flags: unix.IFA_F_NODAD}))
+				c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(f.to, 9)))
+				require.NoError(t, err)
+				defer c.Close()
+				d := n.dialPort(t, 1, netip.AddrPortFrom(f.to, 9))
+				got := make([]byte, 64)
+				for range 10 {
+					_, _ = d.Write([]byte("hello"))
+					_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+					if k, err := c.Read(got); err == nil {
+						require.Equal(t, "hello", string(got[:k]))
+						return
+					}
+				}
+				t.Errorf("nothing arrived at %s", f.to)
+			})
+		}
+	})
 	t.Run("WireIsRepaired", func(t *testing.T) {
 		at(t, n.node[0], func() {
 			n.vpp[0].cli(t, "set interface l3 dpdk-up0")
@@ -238,6 +265,16 @@ func (n *twoNodes) overlayArrives(t testing.TB) int {
 	})
 	time.Sleep(100 * time.Millisecond)
 	return countOf(n.vpp[0].cli(t, "show errors"), "Classify hits")
+}
+
+func (n *twoNodes) dialPort(t testing.TB, from int, to netip.AddrPort) (c *net.UDPConn) {
+	at(t, n.pod[from], func() {
+		var err error
+		c, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+		require.NoError(t, err)
+		t.Cleanup(func() { c.Close() })
+	})
+	return c
 }
 
 func (n *twoNodes) programAgain(t testing.TB) {
