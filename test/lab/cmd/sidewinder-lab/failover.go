@@ -62,7 +62,9 @@ type failoverEvent struct {
 	GapAfterMillis ms  `json:"gapAfterMillis"`
 	TCPGapMillis   ms  `json:"tcpMaxGapMillis"`
 	HostLost       int `json:"hostLost"`
-	BackMillis     ms  `json:"backMillis"`
+	// HostGapMillis is the longest gap of the nodes\' own pings meanwhile.
+	HostGapMillis ms `json:"hostMaxGapMillis"`
+	BackMillis    ms `json:"backMillis"`
 }
 
 // planned disturbances of one run.
