@@ -71,7 +71,7 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 		o.Log = logrus.NewEntry(l)
 	}
 	hush()
-	const first, most = 20 * time.Millisecond, 500 * time.Millisecond
+	const first, most = 20 * time.Millisecond, 100 * time.Millisecond
 	for wait := first; ; wait = min(2*wait, most) {
 		c, err := dial(ctx, o)
 		if err == nil {

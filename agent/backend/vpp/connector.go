@@ -112,10 +112,11 @@ func (c *connector) lastVersion() string {
 	return ""
 }
 
-// Pauses between attempts to keep the connection up.
+// Pauses between attempts to keep the connection up. They stay short: an attempt
+// costs next to nothing, and a VPP that is back waits for its state.
 const (
 	firstPause = 50 * time.Millisecond
-	mostPause  = time.Second
+	mostPause  = 200 * time.Millisecond
 	// steady is how long a connection lasts that counts as a good one. After
 	// one that did not, the pauses go on growing: a VPP that answers and dies,
 	// again and again, is not asked without a break.
