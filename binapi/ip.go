@@ -67,13 +67,12 @@ func FIBSources(out *[]FIBSource) *Call {
 
 // Path is one path of a route.
 type Path struct {
+	// Interface; NoInterface, without a Gateway, is a lookup in the main table.
 	Interface Index
 	// Gateway is the next hop; the zero Addr means that the destination
 	// itself is on the link.
 	Gateway netip.Addr
 	Weight  uint8
-	// Receive: the packet goes on as if it had come in on Interface.
-	Receive bool
 }
 
 // Route is a route. No paths: packets are dropped.
@@ -118,9 +117,6 @@ func apiPaths(paths []Path, is6 bool) []fib_types.FibPath {
 	out := make([]fib_types.FibPath, len(paths))
 	for i, p := range paths {
 		out[i] = fib_types.FibPath{SwIfIndex: uint32(p.Interface), Weight: p.Weight, Proto: proto(is6)}
-		if p.Receive {
-			out[i].Type = fib_types.FIB_API_PATH_TYPE_INTERFACE_RX
-		}
 		if p.Gateway.IsValid() {
 			out[i].Proto = proto(p.Gateway.Is6())
 			out[i].Nh.Address = apiAddr(p.Gateway).Un
@@ -139,8 +135,6 @@ func Routes(table uint32, is6 bool, source uint8, out *[]Route) *Call {
 			case p.Type == fib_types.FIB_API_PATH_TYPE_DROP:
 			case p.Type == fib_types.FIB_API_PATH_TYPE_NORMAL && Index(p.SwIfIndex) != NoInterface:
 				r.Paths = append(r.Paths, goPath(p, r.Prefix))
-			case p.Type == fib_types.FIB_API_PATH_TYPE_INTERFACE_RX:
-				r.Paths = append(r.Paths, Path{Interface: Index(p.SwIfIndex), Weight: max(p.Weight, 1), Receive: true})
 			default:
 				r.Foreign = true
 			}

@@ -12,8 +12,8 @@ import (
 	"go.fd.io/govpp/binapi/ip_types"
 )
 
-// PortRule matches packets of one family and protocol by their destination
-// port. VPP lets the later fragments of a datagram, which have no ports, match
+// PortRule matches packets of one family and protocol (0: any) by their
+// destination port. VPP lets the later fragments of a datagram, which have no ports, match
 // the first rule of their protocol.
 type PortRule struct {
 	Permit      bool

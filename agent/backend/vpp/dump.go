@@ -122,7 +122,7 @@ func routeValue(r binapi.Route, v *view) dataplane.Route {
 	var out dataplane.Route
 	for _, p := range r.Paths {
 		name, ok := v.byIndex[p.Interface]
-		if !ok || p.Receive {
+		if !ok {
 			name = p.Interface.String()
 		}
 		out.NextHops = append(out.NextHops, dataplane.NextHop{Interface: name, Gateway: p.Gateway, Weight: p.Weight})

@@ -13,20 +13,21 @@ import (
 
 // A pod's memif shares the pod's addresses with the veth; destination ports
 // choose between the two. VPP has no route by port, so a packet to the pod takes
-// a turn:
+// a turn through the pod's junction, a loopback, which sends back to VPP what is
+// sent to it, as if it had been received there:
 //
-//	main table, pod/32 ─► received on the pod's junction, a loopback in
-//	memifTable ─► ABF policy: the ports' access list ─► memif
-//	              none matches: memifTable, pod/32 ─► veth
+//	main table: pod/32 ─► junction, in memifTable
+//	  ─► ABF policy of the junction: the ports' access list ─► memif
+//	  ─► memifTable: pod/32 ─► veth; all else (ICMP errors) ─► main table
 //
 // The first route comes from a FIB source of its own, which is preferred to that
 // of the state's routes: without the memif, or when it fails, the state's route
-// to the veth is what holds. As the junction is in another table than the route
-// that leads there, no packet can come around twice.
+// to the veth is what holds. The turn costs one hop of the TTL, which also ends a
+// packet that would come around for ever.
 //
 // One value of the state, an Interface of RoleMemif, stands for all of it.
 
-// memifTable holds the routes to the veths of pods with a memif.
+// memifTable is the table of the junctions.
 const memifTable = 0x5357
 
 // memifTableName does not follow tableName: the table is nobody's in the state.
@@ -38,8 +39,7 @@ const (
 	roleJunction = "junction"
 )
 
-// memifSourceName is the FIB source of all routes in this file, preferred to
-// sourceName's.
+// memifSourceName is the FIB source of all routes here, preferred to sourceName's.
 const (
 	memifSourceName     = "sidewinder-memif"
 	memifSourcePriority = sourcePriority - 1
@@ -56,8 +56,12 @@ func junctionAddress(n uint32) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{169, 254, 128 + byte(n>>8), byte(n)}), 32)
 }
 
-// Numbers that are ours to choose, made from the junction's index.
-const memifNumbers = 0x53570000
+// junctionMAC is every junction's own, and that of the pod as seen from there.
+func junctionMAC() binapi.MAC { return binapi.MAC{2, 0x53, 0x57, 0, 0, 1} }
+
+// memifNumbers begins the numbers that are ours to choose; the junction's index
+// makes the rest.
+const memifNumbers = 0x53000000
 
 func memifSocketID(junction binapi.Index) uint32 { return memifNumbers + uint32(junction) }
 
@@ -91,9 +95,9 @@ func canMemif(c *binapi.Conn) error {
 	return fmt.Errorf("%w: a memif needs VPP's %s; load them in VPP's startup configuration", dataplane.ErrUnsupported, strings.Join(plugins, ", "))
 }
 
-// memifRules are the access list of a pod's ports. Later fragments have no
-// ports, and match the first rule of their protocol: that is one which denies
-// port 0, so that they go to the veth.
+// memifRules are the access list of a pod's ports. VPP lets a later fragment,
+// which has no ports, match the first rule of its protocol: that is one which
+// denies port 0, so that they go to the veth.
 func memifRules(ports []dataplane.PortRange) []binapi.PortRule {
 	var out []binapi.PortRule
 	for _, is6 := range []bool{false, true} {
@@ -174,7 +178,7 @@ func (a *applier) setMemif(name string, want dataplane.Interface) (fatal, err er
 		return fatal, err
 	}
 	m := &memifMaker{applier: a, memifWish: w, veth: veth}
-	for _, step := range []func() error{m.makeJunction, m.makeInterface, m.makePolicies, m.makeRoutes} {
+	for _, step := range []func() error{m.makeJunction, m.makeInterface, m.makePolicies, m.makeTurn} {
 		if err := step(); err != nil {
 			return a.split(err)
 		}
@@ -204,13 +208,6 @@ type memifMaker struct {
 // makeJunction makes the loopback first: its tag is the sign that there is
 // something to remove.
 func (m *memifMaker) makeJunction() error {
-	calls := []*binapi.Call{
-		binapi.IPTableAdd(binapi.Table{ID: memifTable, Name: memifTableName}),
-		binapi.IPTableAdd(binapi.Table{ID: memifTable, IP6: true, Name: memifTableName}),
-	}
-	if err := do(m.ctx, m.c, calls...); err != nil {
-		return err
-	}
 	n, err := m.freeJunction()
 	if err != nil {
 		return err
@@ -220,14 +217,34 @@ func (m *memifMaker) makeJunction() error {
 		return err
 	}
 	m.view.memifs.junctions[m.name] = held{Interface: binapi.Interface{Index: m.junction, Name: binapi.LoopbackName(n)}, tag: t}
-	return do(m.ctx, m.c,
+	if m.source, err = m.sourceOf(memifSourceName, memifSourcePriority); err != nil {
+		return err
+	}
+	calls := []*binapi.Call{
+		binapi.IPTableAdd(binapi.Table{ID: memifTable, Name: memifTableName}),
+		binapi.IPTableAdd(binapi.Table{ID: memifTable, IP6: true, Name: memifTableName}),
 		binapi.InterfaceSetTable(m.junction, memifTable, false),
 		binapi.InterfaceSetTable(m.junction, memifTable, true),
+		binapi.InterfaceSetMAC(m.junction, junctionMAC()),
 		binapi.InterfaceAddAddress(m.junction, junctionAddress(n-firstJunction)),
 		binapi.InterfaceEnableIP6(m.junction),
 		binapi.InterfaceSuppressRA(m.junction),
 		binapi.InterfaceSetUp(m.junction, true),
-	)
+	}
+	for _, p := range memifDefaults() {
+		calls = append(calls, binapi.RouteReplace(binapi.Route{
+			Table: memifTable, Prefix: p, Source: m.source, Paths: []binapi.Path{{Interface: binapi.NoInterface, Weight: 1}},
+		}))
+	}
+	for _, ip := range m.ips {
+		calls = append(calls, binapi.NeighbourAdd(binapi.Neighbour{Interface: m.junction, IP: ip, MAC: junctionMAC()}))
+	}
+	return do(m.ctx, m.c, calls...)
+}
+
+// memifDefaults lead from memifTable to the main one.
+func memifDefaults() []netip.Prefix {
+	return []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
 }
 
 // freeJunction makes a loopback, or takes one that was made and not tagged.
@@ -285,18 +302,25 @@ func (m *memifMaker) makeInterface() error {
 		return err
 	}
 	m.view.memifs.interfaces[m.name] = h
-	if fatal, err := m.settle(h, plan{name: m.name, want: m.value, mac: m.value.MAC, mtu: m.value.MTU, tag: t}); fatal != nil || err != nil {
-		if fatal != nil {
-			return fatal
+	return m.settleMemif(h)
+}
+
+// settleMemif sets the interface up.
+func (m *memifMaker) settleMemif(h held) error {
+	ip6 := binapi.InterfaceEnableIP6(m.memif)
+	calls := []*binapi.Call{
+		binapi.InterfaceSetMTU(m.memif, uint32(m.value.MTU)), binapi.InterfaceSetUnnumbered(m.memif, m.view.lo.Index), ip6,
+	}
+	if !m.value.Memif.L3 {
+		// Without Ethernet there is no neighbour discovery, and nothing to
+		// advertise.
+		calls = append(calls, binapi.InterfaceSuppressRA(m.memif))
+	}
+	calls = append(calls, binapi.InterfaceSetRxMode(m.memif, rxModes()[m.value.Rx.Mode]), binapi.InterfaceSetUp(m.memif, true))
+	if !m.value.Memif.L3 {
+		for _, ip := range m.ips {
+			calls = append(calls, binapi.NeighbourAdd(binapi.Neighbour{Interface: m.memif, IP: ip, MAC: binapi.MAC(m.value.Memif.PeerMAC)}))
 		}
-		return err
-	}
-	if m.value.Memif.L3 {
-		return nil
-	}
-	var calls []*binapi.Call
-	for _, ip := range m.ips {
-		calls = append(calls, binapi.NeighbourAdd(binapi.Neighbour{Interface: m.memif, IP: ip, MAC: binapi.MAC(m.value.Memif.PeerMAC)}))
 	}
 	return do(m.ctx, m.c, calls...)
 }
@@ -339,36 +363,39 @@ func memifAttachment(junction binapi.Index, p binapi.ABFPolicy) binapi.ABFAttach
 	return binapi.ABFAttachment{Policy: p.ID, Interface: junction, IP6: p.Path.Gateway.Is6()}
 }
 
-// makeRoutes turns the pod's traffic over, last of all: to the veth first, then
-// to the junction.
-func (m *memifMaker) makeRoutes() error {
-	var err error
-	if m.source, err = m.sourceOf(memifSourceName, memifSourcePriority); err != nil {
+// makeTurn turns the pod's traffic over, last of all.
+func (m *memifMaker) makeTurn() error {
+	if err := m.vethRoutes(m.ips, m.veth); err != nil {
 		return err
 	}
-	if err := do(m.ctx, m.c, vethRoutes(m.ips, m.veth, m.source)...); err != nil {
-		return err
-	}
-	var calls []*binapi.Call
+	calls := make([]*binapi.Call, 0, len(m.ips))
 	for _, ip := range m.ips {
-		calls = append(calls, binapi.RouteReplace(binapi.Route{
-			Prefix: netip.PrefixFrom(ip, ip.BitLen()), Source: m.source,
-			Paths: []binapi.Path{{Interface: m.junction, Weight: 1, Receive: true}},
-		}))
+		calls = append(calls, binapi.RouteReplace(hostRoute(0, ip, m.source, m.junction)))
 	}
 	return do(m.ctx, m.c, calls...)
 }
 
-// vethRoutes are where packets go whose ports are not the memif's.
-func vethRoutes(ips []netip.Addr, veth binapi.Index, source uint8) []*binapi.Call {
-	var calls []*binapi.Call
-	for _, ip := range ips {
-		calls = append(calls, binapi.RouteReplace(binapi.Route{
-			Table: memifTable, Prefix: netip.PrefixFrom(ip, ip.BitLen()), Source: source,
-			Paths: []binapi.Path{{Interface: veth, Weight: 1}},
-		}))
+// vethRoutes makes the routes for what is not the memif's: those from the
+// junction, and with them the state's own, which VPP does not tell of while the
+// turn hides them.
+func (a *applier) vethRoutes(ips []netip.Addr, veth binapi.Index) error {
+	source, err := a.sourceOf(memifSourceName, memifSourcePriority)
+	if err != nil {
+		return err
 	}
-	return calls
+	own, err := a.fibSource()
+	if err != nil {
+		return err
+	}
+	calls := make([]*binapi.Call, 0, 2*len(ips))
+	for _, ip := range ips {
+		calls = append(calls, binapi.RouteReplace(hostRoute(0, ip, own, veth)), binapi.RouteReplace(hostRoute(memifTable, ip, source, veth)))
+	}
+	return do(a.ctx, a.c, calls...)
+}
+
+func hostRoute(table uint32, ip netip.Addr, source uint8, to binapi.Index) binapi.Route {
+	return binapi.Route{Table: table, Prefix: netip.PrefixFrom(ip, ip.BitLen()), Source: source, Paths: []binapi.Path{{Interface: to, Weight: 1}}}
 }
 
 // followVeths brings the routes to veths into line that have just been made anew
@@ -390,8 +417,7 @@ func (a *applier) followVeths(changes []dataplane.Change) error {
 				return err
 			}
 		}
-		p := parts[name]
-		if err := do(a.ctx, a.c, vethRoutes(p.ips(), index, p.source)...); err != nil {
+		if err := a.vethRoutes(parts[name].ips(), index); err != nil {
 			return err
 		}
 	}

@@ -53,9 +53,11 @@ type memifParts struct {
 	socket     *binapi.MemifSocket
 	details    *binapi.Memif
 	neighbours []binapi.Neighbour
-	// turns lead to the junction, veths from it to the veth.
-	turns, veths []binapi.Route
-	source       uint8
+	// pods are the junction's neighbours.
+	pods []binapi.Neighbour
+	// turns lead to the junction, veths from it to the veth, defaults to the
+	// main table.
+	turns, veths, defaults []binapi.Route
 }
 
 // readMemifs reads what VPP holds of the memifs in the view.
@@ -96,11 +98,8 @@ func readMemifs(ctx context.Context, c *binapi.Conn, v *view) (map[string]*memif
 	}
 	source, known := sourceByName(r.sources, memifSourceName)
 	if known {
-		var calls []*binapi.Call
-		for _, table := range []uint32{0, memifTable} {
-			calls = append(calls, binapi.Routes(table, false, source, &r.routes), binapi.Routes(table, true, source, &r.routes))
-		}
-		if err := do(ctx, c, calls...); err != nil {
+		if err := do(ctx, c, binapi.Routes(0, false, source, &r.routes), binapi.Routes(0, true, source, &r.routes),
+			binapi.Routes(memifTable, false, source, &r.routes), binapi.Routes(memifTable, true, source, &r.routes)); err != nil {
 			return nil, err
 		}
 	}
@@ -110,7 +109,6 @@ func readMemifs(ctx context.Context, c *binapi.Conn, v *view) (map[string]*memif
 	byPolicy := map[uint32]*memifParts{}
 	bySocket := map[uint32]*memifParts{}
 	for name, p := range out {
-		p.source = source
 		byACL[memifACLTag(name)] = p
 		if p.hasJunction {
 			i := p.junction.Index
@@ -155,10 +153,19 @@ func readMemifs(ctx context.Context, c *binapi.Conn, v *view) (map[string]*memif
 		if p := byIface[x.Interface]; p != nil && x.Static {
 			p.neighbours = append(p.neighbours, x)
 		}
+		if p := byJunction[x.Interface]; p != nil && x.Static && x.MAC == junctionMAC() {
+			p.pods = append(p.pods, x)
+		}
 	}
+	sortMemifRoutes(r.routes, v, out, byJunction)
+	return out, nil
+}
+
+// sortMemifRoutes gives each memif the routes that are its own.
+func sortMemifRoutes(routes []binapi.Route, v *view, parts map[string]*memifParts, byJunction map[binapi.Index]*memifParts) {
 	turn := map[netip.Prefix]*memifParts{}
-	for _, x := range r.routes {
-		if x.Table == 0 && len(x.Paths) == 1 && x.Paths[0].Receive {
+	for _, x := range routes {
+		if x.Table != memifTable && len(x.Paths) == 1 {
 			if p := byJunction[x.Paths[0].Interface]; p != nil {
 				p.turns = append(p.turns, x)
 				turn[x.Prefix] = p
@@ -166,23 +173,27 @@ func readMemifs(ctx context.Context, c *binapi.Conn, v *view) (map[string]*memif
 		}
 	}
 	// One that was made without its turn is known by the veth.
-	veths := map[string]*memifParts{}
-	for name, p := range out {
-		veths[vethOf(name)] = p
+	byVeth := map[string]*memifParts{}
+	for name, p := range parts {
+		byVeth[vethOf(name)] = p
 	}
-	for _, x := range r.routes {
-		if x.Table != memifTable {
-			continue
-		}
-		p := turn[x.Prefix]
-		if p == nil && len(x.Paths) == 1 {
-			p = veths[v.byIndex[x.Paths[0].Interface]]
-		}
-		if p != nil {
-			p.veths = append(p.veths, x)
+	for _, x := range routes {
+		switch {
+		case x.Table != memifTable:
+		case x.Prefix.Bits() == 0:
+			for _, p := range parts {
+				p.defaults = append(p.defaults, x)
+			}
+		default:
+			p := turn[x.Prefix]
+			if p == nil && len(x.Paths) == 1 {
+				p = byVeth[v.byIndex[x.Paths[0].Interface]]
+			}
+			if p != nil {
+				p.veths = append(p.veths, x)
+			}
 		}
 	}
-	return out, nil
 }
 
 // ips are the addresses that are turned to the junction.
@@ -209,8 +220,9 @@ func (p *memifParts) value(v *view) dataplane.Interface {
 	if m.Socket, m.Netns, ok = parseAbstractSocket(p.socket.Filename); !ok {
 		return out
 	}
-	if len(p.acls) == 1 {
-		m.Ports, ok = memifPorts(p.acls[0].Rules)
+	listed := false
+	if len(p.acls) == 1 && !p.acls[0].Foreign {
+		m.Ports, listed = memifPorts(p.acls[0].Rules)
 	}
 	if len(p.neighbours) > 0 {
 		m.PeerMAC = dataplane.MAC(p.neighbours[0].MAC)
@@ -219,7 +231,7 @@ func (p *memifParts) value(v *view) dataplane.Interface {
 	if !m.L3 {
 		out.MAC = dataplane.MAC(p.iface.MAC)
 	}
-	if len(p.acls) == 1 && ok && !p.acls[0].Foreign && p.whole(v, veth, ips, m.PeerMAC) {
+	if listed && p.whole(v, veth, ips, m.PeerMAC) {
 		out.MTU = uint16(p.iface.MTU)
 	}
 	return out
@@ -235,27 +247,14 @@ func (p *memifParts) whole(v *view, veth string, ips []netip.Addr, peer dataplan
 	if !p.junction.AdminUp || !p.iface.AdminUp || !p.iface.receivesAs() || p.details.Socket != memifSocketID(p.junction.Index) || len(ips) == 0 {
 		return false
 	}
-	var has []netip.Addr
-	for _, n := range p.neighbours {
-		if dataplane.MAC(n.MAC) == peer {
-			has = append(has, n.IP)
-		}
-	}
-	slices.SortFunc(has, netip.Addr.Compare)
-	if !p.details.L3 && !slices.Equal(has, ips) {
+	if !slices.Equal(neighbourIPs(p.pods, junctionMAC()), ips) || !p.details.L3 && !slices.Equal(neighbourIPs(p.neighbours, binapi.MAC(peer)), ips) {
 		return false
 	}
-	want := memifPolicies(p.junction.Index, p.iface.Index, p.acls[0].Index, ips)
-	if len(p.policies) != len(want) || len(p.attached) != len(want) {
+	if !p.wholePolicies(memifPolicies(p.junction.Index, p.iface.Index, p.acls[0].Index, ips)) {
 		return false
-	}
-	for _, w := range want {
-		if !slices.Contains(p.policies, w) || !slices.Contains(p.attached, memifAttachment(p.junction.Index, w)) {
-			return false
-		}
 	}
 	index, err := v.index(veth)
-	if err != nil || len(p.veths) != len(ips) {
+	if err != nil || len(p.veths) != len(ips) || len(p.defaults) != len(memifDefaults()) {
 		return false
 	}
 	for _, r := range p.veths {
@@ -264,6 +263,31 @@ func (p *memifParts) whole(v *view, veth string, ips []netip.Addr, peer dataplan
 		}
 	}
 	return true
+}
+
+// wholePolicies: these policies are there and attached, and no others.
+func (p *memifParts) wholePolicies(want []binapi.ABFPolicy) bool {
+	if len(p.policies) != len(want) || len(p.attached) != len(want) {
+		return false
+	}
+	for _, w := range want {
+		if !slices.Contains(p.policies, w) || !slices.Contains(p.attached, memifAttachment(p.junction.Index, w)) {
+			return false
+		}
+	}
+	return true
+}
+
+// neighbourIPs are those with a layer-2 address, sorted.
+func neighbourIPs(all []binapi.Neighbour, mac binapi.MAC) []netip.Addr {
+	var out []netip.Addr
+	for _, n := range all {
+		if n.MAC == mac {
+			out = append(out, n.IP)
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
 }
 
 // parseAbstractSocket reads binapi.AbstractSocket's text.
@@ -275,9 +299,9 @@ func parseAbstractSocket(s string) (name, netns string, ok bool) {
 	return strings.Cut(rest, ",netns_name=")
 }
 
-// dumpMemifs adds the memifs to the state. The state's routes to their pods are
-// hidden behind the turns, of which VPP tells in their place; what they are
-// themselves is said by the routes from the junction, which are always the same.
+// dumpMemifs adds the memifs to the state, and the state's routes to their pods,
+// which VPP does not tell of while the turn hides them. They were made together
+// with the routes from the junction (applier.vethRoutes), and are the same.
 func dumpMemifs(ctx context.Context, c *binapi.Conn, v *view, s dataplane.State) error {
 	if v.memifs.empty() {
 		return nil
@@ -288,10 +312,10 @@ func dumpMemifs(ctx context.Context, c *binapi.Conn, v *view, s dataplane.State)
 	}
 	for name, p := range parts {
 		s.Interfaces[dataplane.InterfaceKey(name)] = p.value(v)
+		hidden := p.ips()
 		for _, r := range p.veths {
-			k := dataplane.RouteKey{Prefix: r.Prefix}
-			if _, ok := s.Routes[k]; ok {
-				s.Routes[k] = routeValue(r, v)
+			if slices.Contains(hidden, r.Prefix.Addr()) {
+				s.Routes[dataplane.RouteKey{Prefix: r.Prefix}] = routeValue(r, v)
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package vpp
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/sidewinder-net/sidewinder/binapi"
 )
@@ -19,10 +20,7 @@ func (a *applier) removeMemif(name string) (fatal, err error) {
 	}
 	p := parts[name]
 	var calls []*binapi.Call
-	for _, r := range p.turns {
-		calls = append(calls, binapi.RouteDel(r))
-	}
-	for _, r := range p.veths {
+	for _, r := range slices.Concat(p.turns, p.veths) {
 		calls = append(calls, binapi.RouteDel(r))
 	}
 	for _, x := range p.attached {
@@ -33,6 +31,10 @@ func (a *applier) removeMemif(name string) (fatal, err error) {
 	}
 	for _, x := range p.acls {
 		calls = append(calls, binapi.ACLDel(x.Index))
+	}
+	// VPP keeps an interface's neighbours for the next one with its number.
+	for _, n := range slices.Concat(p.neighbours, p.pods) {
+		calls = append(calls, binapi.NeighbourDel(n))
 	}
 	if p.hasIface {
 		calls = append(calls, binapi.InterfaceSetUnnumbered(p.iface.Index, binapi.NoInterface), binapi.MemifDelete(p.iface.Index))
@@ -59,10 +61,14 @@ func (a *applier) removeMemif(name string) (fatal, err error) {
 		}
 		delete(a.view.memifs.junctions, name)
 	}
-	if a.view.memifs.empty() {
-		return a.do(
-			binapi.IPTableDel(binapi.Table{ID: memifTable, Name: memifTableName}),
-			binapi.IPTableDel(binapi.Table{ID: memifTable, IP6: true, Name: memifTableName}))
+	if !a.view.memifs.empty() {
+		return nil, nil
 	}
-	return nil, nil
+	calls = calls[:0]
+	for _, r := range p.defaults {
+		calls = append(calls, binapi.RouteDel(r))
+	}
+	return a.do(append(calls,
+		binapi.IPTableDel(binapi.Table{ID: memifTable, Name: memifTableName}),
+		binapi.IPTableDel(binapi.Table{ID: memifTable, IP6: true, Name: memifTableName}))...)
 }
