@@ -2,6 +2,7 @@ package xdp
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -117,7 +118,7 @@ func (w *wire) kernel() (numbers []uint32) {
 func socketGot(t testing.TB, s *xsktest.Socket, within time.Duration) (numbers []uint32) {
 	for {
 		frame, err := s.Receive(within)
-		if err == unix.ETIMEDOUT {
+		if errors.Is(err, unix.ETIMEDOUT) {
 			return numbers
 		}
 		require.NoError(t, err)

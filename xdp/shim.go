@@ -64,13 +64,7 @@ const (
 	settingRole uint32 = 1
 )
 
-// The places of the tables map.
-const (
-	slotUplink uint32 = 0
-	slotPod    uint32 = 1
-)
-
-// The ways a packet goes, by the numbers of enum counter in shim.c.
+// The ways a packet goes, by the numbers of enum counter in shim_maps.h.
 const (
 	countVPP = iota
 	countNoSocket
@@ -196,6 +190,7 @@ func (s *Shim) Bind(r Role, t *Tables) error {
 	if err != nil {
 		return s.wrap("bind", err)
 	}
+	// The order is enum table's of shim_maps.h.
 	var wg sync.WaitGroup
 	var tablesErr, flowsErr error
 	wg.Go(func() { tablesErr = bindSlots(maps[0], t.uplink, t.pods) })

@@ -61,7 +61,7 @@ type Tables struct {
 	// cache remembers, for each CPU, what was found in uplink and pods.
 	cache      *shared
 	mu         sync.Mutex // makes a change and its new generation one
-	generation uint32     // as struct cached of shim.c has it
+	generation uint32     // as struct cached of shim_maps.h has it
 }
 
 // shared is a map that shims have in common.
@@ -82,7 +82,7 @@ func newShared(m *ebpf.Map) (*shared, error) {
 	return &shared{m, id}, nil
 }
 
-// lpmKey is struct lpm_key of shim.c. IPv4 is v4-mapped IPv6.
+// lpmKey is struct lpm_key of shim_maps.h. IPv4 is v4-mapped IPv6.
 type lpmKey struct {
 	Bits uint32
 	Addr [16]byte
@@ -104,7 +104,7 @@ func (k lpmKey) prefix() netip.Prefix {
 	return netip.PrefixFrom(addr, bits)
 }
 
-// flowKey and flow are struct flow_key and struct flow of shim.c.
+// flowKey and flow are struct flow_key and struct flow of shim_maps.h.
 type flowKey struct {
 	Addr  [16]byte
 	Port  [2]byte // network order
@@ -167,7 +167,7 @@ func NewTables(o TablesOptions) (*Tables, error) {
 	return t, nil
 }
 
-// cached is struct cached of shim.c.
+// cached is struct cached of shim_maps.h.
 type cached struct {
 	Addr    [16]byte
 	Tag     uint32
