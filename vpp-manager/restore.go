@@ -87,6 +87,38 @@ func dedicate(s *supervise.Supervisor, u *uplink.Uplinks, log logrus.FieldLogger
 	}
 }
 
+// repairUplinks undoes what a killed manager left half done, before anything
+// looks at the uplinks: their links may be missing.
+func (o runOptions) repairUplinks(log logrus.FieldLogger) error {
+	dir, err := filepath.Abs(o.runDir)
+	if err != nil {
+		return fmt.Errorf("--run-dir: %w", err)
+	}
+	_, specs, err := splitUplinks(o.uplinks)
+	if err != nil {
+		return err
+	}
+	d := o.dedicated
+	d.Log, d.RunDir = log, dir
+	u, err := uplink.New(d, specs)
+	if err != nil {
+		return err
+	}
+	if names, err := u.Saved(); err != nil || len(names) == 0 {
+		return err
+	}
+	conf := startup.Config{RunDir: dir}
+	unlock, err := supervise.Lock(conf)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := supervise.EndLeftover(conf); err != nil {
+		return err
+	}
+	return u.Repair()
+}
+
 func restoreCommand(log *logrus.Logger) *cobra.Command {
 	var runDir string
 	var o uplink.Options

@@ -70,6 +70,9 @@ manager.sock.`,
 				return fmt.Errorf("--log-level: %w", err)
 			}
 			log.SetLevel(level)
+			if err := o.repairUplinks(log); err != nil {
+				return err
+			}
 			s, err := o.supervisor(log)
 			if err != nil {
 				return err

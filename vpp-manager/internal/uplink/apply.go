@@ -19,6 +19,9 @@ const (
 	sysctlDADNum = "ipv6/conf/dad_transmits"
 )
 
+// errRoutes: the kernel refuses routes or next hops; all else is set.
+var errRoutes = errors.New("routes were refused")
+
 // apply gives a link all that the host had set on it, however much of it is
 // there already. age is how long ago the settings were read.
 func apply(name string, s Settings, age time.Duration) error {
@@ -207,13 +210,14 @@ next:
 // those that the kernel refuses are tried again as long as others go in.
 func putRoutes(link netlink.Link, s Settings, age time.Duration) error {
 	a := link.Attrs()
+	var hops []error
 	for _, o := range s.NextHops {
 		raw, err := rehop(o, a.Index)
 		if err == nil {
 			err = add(unix.RTM_NEWNEXTHOP, unix.NLM_F_REPLACE, raw)
 		}
 		if err != nil {
-			return fmt.Errorf("link %s: next hop %s: %w", a.Name, o.Text, err)
+			hops = append(hops, fmt.Errorf("link %s: next hop %s: %w", a.Name, o.Text, err))
 		}
 	}
 	left := s.Routes
@@ -227,7 +231,10 @@ func putRoutes(link netlink.Link, s Settings, age time.Duration) error {
 			}
 		}
 		if len(refused) == 0 || len(refused) == len(left) {
-			return errors.Join(errs...)
+			if errs = append(hops, errs...); len(errs) > 0 {
+				return fmt.Errorf("%w: %w", errRoutes, errors.Join(errs...))
+			}
+			return nil
 		}
 		left = refused
 	}

@@ -258,6 +258,26 @@ func TestChangesWhileVPPHasTheNICComeBack(t *testing.T) {
 	require.Equal(t, now, show(t))
 }
 
+func TestRoutesThatCannotComeBackDoNotHoldUpTheRest(t *testing.T) {
+	inNetns(t)
+	newHost(t)
+	before := show(t)
+	ip(t, "link add other0 type veth peer name other1")
+	ip(t, "link set other0 up")
+	ip(t, "link set other1 up")
+	ip(t, "addr add 10.10.0.1/24 dev other0")
+	ip(t, "route add 10.80.0.0/16 nexthop via 10.9.0.2 dev eth0 nexthop via 10.10.0.2 dev other0")
+	dir := t.TempDir()
+	u := newUplinks(t, dir, vdev)
+	d, _, err := u.describe(vdev)
+	require.NoError(t, err)
+	require.NoError(t, u.store.save(d))
+	require.NoError(t, putAside(d))
+	ip(t, "link del other0")
+	require.NoError(t, newUplinks(t, dir).Restore())
+	require.Equal(t, before, show(t))
+}
+
 func TestTheHostGetsItsNICWhenVPPStaysAway(t *testing.T) {
 	inNetns(t)
 	newHost(t)

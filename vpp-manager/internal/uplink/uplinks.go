@@ -115,6 +115,14 @@ func (u *Uplinks) Take() error {
 	return nil
 }
 
+// Repair undoes what an earlier manager left half done, or what is not wanted
+// any more. Take does so too.
+func (u *Uplinks) Repair() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.repair()
+}
+
 // repair restores what is neither wanted any more nor taken as it is wanted.
 func (u *Uplinks) repair() error {
 	names, err := u.store.list()
@@ -383,7 +391,11 @@ func (u *Uplinks) restore(d Description) error {
 		if err := bringBack(name, d); err != nil {
 			return fail(err)
 		}
-		if err := apply(d.Link, d.Settings, time.Since(d.SavedAt)); err != nil {
+		if err := apply(d.Link, d.Settings, time.Since(d.SavedAt)); errors.Is(err, errRoutes) {
+			// What they depend on may be gone from the host by now: that is no
+			// reason to do without the rest for ever.
+			u.log.WithError(err).WithField("uplink", d.Link).Error("Some routes are not restored; add them by hand")
+		} else if err != nil {
 			return fail(err)
 		}
 		if err := verify(d); err != nil {
