@@ -112,11 +112,13 @@ func (c *connector) lastVersion() string {
 	return ""
 }
 
-// Pauses between attempts to keep the connection up. They stay short: an attempt
-// costs next to nothing, and a VPP that is back waits for its state.
+// Pauses between attempts to keep the connection up.
 const (
 	firstPause = 50 * time.Millisecond
-	mostPause  = 200 * time.Millisecond
+	mostPause  = time.Second
+	// absentPause is the most while nothing answers: an attempt costs next to
+	// nothing, and a VPP that is back waits for its state.
+	absentPause = 200 * time.Millisecond
 	// steady is how long a connection lasts that counts as a good one. After
 	// one that did not, the pauses go on growing: a VPP that answers and dies,
 	// again and again, is not asked without a break.
@@ -128,7 +130,9 @@ const (
 func (c *connector) keep(ctx context.Context, changed func()) {
 	for pause := firstPause; ctx.Err() == nil; {
 		conn, err := c.get(ctx)
+		wait := min(pause, absentPause)
 		if err == nil {
+			wait = pause
 			up := time.Now()
 			changed()
 			select {
@@ -145,7 +149,7 @@ func (c *connector) keep(ctx context.Context, changed func()) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(pause):
+		case <-time.After(wait):
 		}
 		pause = min(2*pause, mostPause)
 	}

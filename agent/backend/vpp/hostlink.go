@@ -76,7 +76,8 @@ var ErrFrameSize = errors.New("packets do not fit VPP's buffers")
 // checkFrames refuses a pod's MTU whose packets would not fit: as they come from
 // the pod, and encapsulated as they come from other nodes.
 func (a *applier) checkFrames(mtu uint16) error {
-	size, whose := 0, ""
+	var size int
+	var whose string
 	switch {
 	case a.opts.UplinkDriver == DriverAFXDP:
 		size, whose = int(mtu)+encapOverhead, "encapsulated for other nodes"

@@ -21,8 +21,8 @@ type linkInfo struct {
 }
 
 // device is the link as the netlink library wants it.
-func (l linkInfo) device() *netlink.Device {
-	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index, Name: l.name}}
+func (link linkInfo) device() *netlink.Device {
+	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: link.index, Name: link.name}}
 }
 
 // errNoLink: the kernel has no link of this name.
