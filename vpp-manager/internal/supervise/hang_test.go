@@ -128,3 +128,99 @@ func TestBusyVPPIsLeftAlone(t *testing.T) {
 	require.Equal(t, 1, s.Status().Starts)
 	require.Zero(t, s.Status().Deaths)
 }
+
+// The main thread waits for ever: it opens a pipe that nobody writes to.
+func TestVPPThatHangsIsFound(t *testing.T) {
+	l := &timed{held: make(chan time.Time, 64)}
+	limits := watchdog.DefaultLimits()
+	s := &Supervisor{Path: realVPP(t), Conf: config(t), Traffic: l, Watch: &limits}
+	ready, _, _ := run(t, s)
+	var found []time.Duration
+	for i := range hangRounds() {
+		pid := waitReady(t, ready)
+		fifo := filepath.Join(s.Conf.RunDir, "fifo"+strconv.Itoa(i))
+		require.NoError(t, syscall.Mkfifo(fifo, 0o600))
+		c, err := binapi.Dial(t.Context(), binapi.Options{Socket: s.Conf.APISocket()})
+		require.NoError(t, err)
+		var out string
+		ended := make(chan struct{})
+		begin := time.Now()
+		go func() {
+			defer close(ended)
+			_ = c.Do(context.Background(), binapi.CLI("exec "+fifo, &out))
+		}()
+		select {
+		case at := <-l.held:
+			found = append(found, at.Sub(begin))
+		case <-time.After(5 * time.Second):
+			t.Fatal("a VPP that hangs is not found")
+		}
+		m := waitState(t, s.Conf, node.StateWaiting)
+		require.Contains(t, m.LastDeath, "asleep")
+		requireGone(t, pid)
+		<-ended
+		_ = c.Close()
+		_, err = s.Restart(t.Context())
+		require.NoError(t, err)
+	}
+	slices.Sort(found)
+	t.Logf("hang found after: %v", found)
+	require.Less(t, found[len(found)/2], 500*time.Millisecond)
+}
+
+// Workers that have nothing to do are no worse than busy ones.
+func TestIdleWorkersAreLeftAlone(t *testing.T) {
+	if runtime.NumCPU() < 2 {
+		t.Skip("a worker needs a CPU of its own")
+	}
+	l := &timed{held: make(chan time.Time, 64)}
+	limits := watchdog.DefaultLimits().WithBusy(time.Second)
+	s := &Supervisor{Path: realVPP(t), Conf: config(t), Traffic: l, Watch: &limits}
+	s.Conf.Workers = 1
+	ready, stop, _ := run(t, s)
+	waitReady(t, ready)
+	time.Sleep(5 * time.Second)
+	require.Empty(t, l.held)
+	require.NoError(t, stop())
+	require.Zero(t, s.Status().Deaths)
+}
+
+// A tracer takes the worker's thread and never lets it go; the main thread
+// runs on.
+func TestWorkerThatHangsIsFound(t *testing.T) {
+	if runtime.NumCPU() < 2 {
+		t.Skip("a worker needs a CPU of its own")
+	}
+	l := &timed{held: make(chan time.Time, 64)}
+	limits := watchdog.DefaultLimits()
+	s := &Supervisor{Path: realVPP(t), Conf: config(t), Traffic: l, Watch: &limits}
+	s.Conf.Workers = 1
+	ready, _, _ := run(t, s)
+	pid := waitReady(t, ready)
+	worker := 0
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/comm", pid))
+	require.NoError(t, err)
+	for _, f := range tasks {
+		if comm, err := os.ReadFile(f); err == nil && strings.HasPrefix(string(comm), "vpp_wk_") {
+			worker, _ = strconv.Atoi(filepath.Base(filepath.Dir(f)))
+		}
+	}
+	require.NotZero(t, worker)
+	runtime.LockOSThread() // the tracer is this thread
+	if err := syscall.PtraceAttach(worker); err != nil {
+		t.Skip("ptrace: ", err)
+	}
+	select {
+	case <-l.held:
+	case <-time.After(10 * time.Second):
+		t.Fatal("a worker that hangs is not found")
+	}
+	// A thread that is traced has not ended before its tracer knows.
+	for {
+		if _, err := syscall.Wait4(worker, nil, syscall.WALL, nil); err != nil && err != syscall.EINTR {
+			break
+		}
+	}
+	waitReady(t, ready)
+	require.Contains(t, s.Status().LastDeath, "stopped (state t)")
+}

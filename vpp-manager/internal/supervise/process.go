@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -138,6 +139,7 @@ func (p *Process) WaitReady(ctx context.Context, require ...binapi.Group) (strin
 		case <-ctx.Done():
 		}
 	}()
+	waitSocket(ctx, p.conf.APISocket())
 	c, err := binapi.Dial(ctx, binapi.Options{Socket: p.conf.APISocket(), ClientName: "vpp-manager", Require: require})
 	if err != nil {
 		select {
@@ -166,6 +168,22 @@ func (p *Process) WaitReady(ctx context.Context, require ...binapi.Group) (strin
 		return "", err
 	}
 	return c.Version(), nil
+}
+
+// waitSocket waits until somebody listens at a socket, or ctx ends: a node is
+// without its VPP until then, so it looks more often than one that dials does.
+func waitSocket(ctx context.Context, path string) {
+	for {
+		if c, err := net.Dial("unix", path); err == nil {
+			_ = c.Close()
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // Unpin lets VPP's main thread run where its configuration says, see unpin. A VPP that has ended is os.ErrProcessDone.

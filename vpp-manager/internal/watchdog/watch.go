@@ -31,12 +31,12 @@ const watchPriority = -15
 // verdict is empty. Call it in a goroutine of its own, whose thread it keeps.
 func Run(ctx context.Context, o Options) Verdict {
 	ctx, cancel := context.WithCancel(ctx)
-	w := &watch{Options: o, proc: newProcess("/", o.PID)}
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	defer cancel()
-	wg.Go(func() { w.askAlways(ctx) })
-	wg.Go(func() { w.readAlways(ctx) })
+	w := &watch{Options: o, proc: newProcess("/", o.PID)}
+	// Nobody waits for their end: to connect to a VPP that hangs takes GoVPP
+	// two seconds, whatever becomes of ctx.
+	go w.askAlways(ctx)
+	go w.readAlways(ctx)
 	// On a machine with too much to do this thread comes first: it needs some
 	// 10 µs each time. It is not unlocked, so that it ends with its priority.
 	runtime.LockOSThread()
