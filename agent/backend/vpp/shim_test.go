@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/sidewinder-net/sidewinder/agent/dataplane"
+	"github.com/sidewinder-net/sidewinder/binapi"
 	"github.com/sidewinder-net/sidewinder/xdp"
 )
 
@@ -347,4 +348,37 @@ func TestUplinkIsFollowed(t *testing.T) {
 		t.Fatal("other links are nobody's business here")
 	case <-time.After(200 * time.Millisecond):
 	}
+}
+
+// An uplink is received from by all its queues unless fewer are asked for; more
+// than it has cannot be.
+func TestQueuesOfAnUplink(t *testing.T) {
+	needVPP(t)
+	inNetns(t)
+	v := &netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: "uplink0", MTU: 1500, NumTxQueues: 2, NumRxQueues: 2},
+		PeerName:  "fabric0", PeerNumTxQueues: 2, PeerNumRxQueues: 2,
+	}
+	require.NoError(t, netlink.LinkAdd(v))
+	for _, name := range []string{"uplink0", "fabric0"} {
+		l, err := netlink.LinkByName(name)
+		require.NoError(t, err)
+		require.NoError(t, netlink.LinkSetUp(l))
+	}
+	m := startVPP(t)
+	b := newBackend(t, m, withShim(t))
+	want := dataplane.New()
+	for asked, has := range map[uint8]int{0: 2, 1: 1, 2: 2} {
+		want.Interfaces["uplink0"] = dataplane.Interface{Role: dataplane.RoleUplink, Rx: dataplane.Rx{Queues: asked}}
+		apply(t, b, want)
+		var queues []binapi.RxQueue
+		require.NoError(t, do(context.Background(), mustConnect(t, b), binapi.RxQueues(&queues)))
+		require.Len(t, queues, has, "%d asked for", asked)
+	}
+	want.Interfaces["uplink0"] = dataplane.Interface{Role: dataplane.RoleUplink, Rx: dataplane.Rx{Queues: 3}}
+	have, err := b.Dump(context.Background())
+	require.NoError(t, err)
+	failed, rest := dataplane.Failures(b.Apply(context.Background(), dataplane.Diff(want, have)))
+	require.NoError(t, rest)
+	require.ErrorContains(t, failed[dataplane.InterfaceKey("uplink0")], "fewer queues than asked for")
 }
