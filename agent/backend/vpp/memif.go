@@ -398,8 +398,9 @@ func hostRoute(table uint32, ip netip.Addr, source uint8, to binapi.Index) binap
 	return binapi.Route{Table: table, Prefix: netip.PrefixFrom(ip, ip.BitLen()), Source: source, Paths: []binapi.Path{{Interface: to, Weight: 1}}}
 }
 
-// followVeths brings the routes to veths into line that have just been made anew
-// under another index.
+// followVeths makes the routes to veths anew that have been set up: one that was
+// made anew is another interface, even if it has the same index. VPP shares the
+// paths of equal routes, and dead ones with them, so that all must go first.
 func (a *applier) followVeths(changes []dataplane.Change) error {
 	var parts map[string]*memifParts
 	for _, ch := range changes {
@@ -417,7 +418,19 @@ func (a *applier) followVeths(changes []dataplane.Change) error {
 				return err
 			}
 		}
-		if err := a.vethRoutes(parts[name].ips(), index); err != nil {
+		p := parts[name]
+		own, err := a.fibSource()
+		if err != nil {
+			return err
+		}
+		var calls []*binapi.Call
+		for _, r := range p.veths {
+			calls = append(calls, binapi.RouteDel(r), binapi.RouteDel(binapi.Route{Prefix: r.Prefix, Source: own}))
+		}
+		if err := do(a.ctx, a.c, calls...); err != nil {
+			return err
+		}
+		if err := a.vethRoutes(p.ips(), index); err != nil {
 			return err
 		}
 	}
