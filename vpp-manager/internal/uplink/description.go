@@ -45,7 +45,6 @@ type Description struct {
 	Driver    string `json:"driver,omitempty"`
 	KeepsLink bool   `json:"keepsLink,omitempty"`
 	VDev      string `json:"vdev,omitempty"`
-	Queues    int    `json:"queues,omitempty"`
 	// Aside is the link's name while VPP has it, if KeepsLink.
 	Aside string `json:"aside,omitempty"`
 	// HostLink is VPP's end of the host's veth.

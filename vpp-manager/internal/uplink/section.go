@@ -22,13 +22,9 @@ func (u *Uplinks) Section(prefix string, threads int) string {
 	line("file-prefix %s", prefix)
 	devices := 0
 	for _, d := range u.held {
-		queues := d.Queues
-		if queues <= 0 {
-			queues = max(threads, 1)
-		}
 		if d.VDev == "" {
 			devices++
-			line("dev %s { name %s num-rx-queues %d }", d.PCI, Interface(d.Link), queues)
+			line("dev %s { name %s num-rx-queues %d }", d.PCI, Interface(d.Link), max(threads, 1))
 			continue
 		}
 		name, args, _ := strings.Cut(d.VDev, ",")

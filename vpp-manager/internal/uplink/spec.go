@@ -22,8 +22,6 @@ type Spec struct {
 	// VDev is a DPDK virtual device that works on the link itself, such as
 	// net_af_packet; more arguments may follow a comma. Empty: the NIC.
 	VDev string
-	// Queues to receive from. 0: one for each thread that forwards.
-	Queues int
 }
 
 var (

@@ -64,12 +64,12 @@ func TestNamesFitTheKernel(t *testing.T) {
 func TestSection(t *testing.T) {
 	u := &Uplinks{held: []Description{
 		{Link: "eth0", PCI: "0000:03:00.0"},
-		{Link: "eth1", PCI: "0000:03:00.1", Queues: 4},
+		{Link: "eth1", PCI: "0000:03:00.1"},
 	}}
 	require.Equal(t, `no-shconf
 file-prefix me
 dev 0000:03:00.0 { name dpdk-eth0 num-rx-queues 2 }
-dev 0000:03:00.1 { name dpdk-eth1 num-rx-queues 4 }
+dev 0000:03:00.1 { name dpdk-eth1 num-rx-queues 2 }
 `, u.Section("me", 2))
 	u.held = []Description{{Link: "eth0", VDev: "net_af_packet,framesz=4096", Aside: "swn-eth0"}}
 	require.Equal(t, `no-shconf

@@ -212,7 +212,7 @@ func (u *Uplinks) take(s Spec) (Description, error) {
 // describe looks at an uplink and finds all that is wrong with it. target is
 // the driver that its device is to be bound to; empty: it stays as it is.
 func (u *Uplinks) describe(s Spec) (d Description, target string, err error) {
-	d = Description{Phase: PhaseTaking, BootID: bootID(), Link: s.Link, PCI: s.PCI, VDev: s.VDev, Queues: s.Queues, KeepsLink: s.VDev != ""}
+	d = Description{Phase: PhaseTaking, BootID: bootID(), Link: s.Link, PCI: s.PCI, VDev: s.VDev, KeepsLink: s.VDev != ""}
 	if d.Link == "" {
 		links := u.pci.links(d.PCI)
 		if len(links) != 1 {
