@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,7 +51,7 @@ func open(link *netlink.LinkAttrs) (*Shim, error) {
 	if link.Xdp == nil || !link.Xdp.Attached || link.Xdp.ProgId == 0 {
 		return nil, fail(ErrNoShim)
 	}
-	s := &Shim{linkIndex: link.Index, linkName: link.Name, programID: link.Xdp.ProgId}
+	s := &Shim{linkIndex: link.Index, linkName: link.Name, programID: link.Xdp.ProgId, native: link.Xdp.AttachMode == nl.XDP_ATTACHED_DRV}
 	name, ids, err := programInfo(s.programID)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fail(ErrNoShim) // detached since
@@ -123,7 +124,7 @@ func Attach(ifindex int) (*Shim, error) {
 		return nil, fmt.Errorf("link %s: %w", s.linkName, err)
 	}
 	for _, mode := range []int{unix.XDP_FLAGS_DRV_MODE, unix.XDP_FLAGS_SKB_MODE} {
-		s.attachFlags = mode
+		s.native = mode == unix.XDP_FLAGS_DRV_MODE
 		err = netlink.LinkSetXdpFdWithFlags(link, s.program.FD(), unix.XDP_FLAGS_UPDATE_IF_NOEXIST|mode)
 		if err == nil || errors.Is(err, unix.EBUSY) {
 			break
@@ -176,5 +177,9 @@ func (s *Shim) Detach() error {
 	if x := link.Attrs().Xdp; x == nil || !x.Attached || x.ProgId != s.programID {
 		return nil
 	}
-	return s.wrap("detach", netlink.LinkSetXdpFdWithFlags(link, -1, s.attachFlags))
+	mode := unix.XDP_FLAGS_SKB_MODE
+	if s.native {
+		mode = unix.XDP_FLAGS_DRV_MODE
+	}
+	return s.wrap("detach", netlink.LinkSetXdpFdWithFlags(link, -1, mode))
 }

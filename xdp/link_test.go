@@ -393,6 +393,23 @@ func TestFindTellsForeignPrograms(t *testing.T) {
 	require.NoError(t, found.Close())
 }
 
+func TestAttachMode(t *testing.T) {
+	inNetns(t)
+	veth, _ := newVeth(t, "up")
+	loopback, err := netlink.LinkByName("lo") // whose driver has no XDP
+	require.NoError(t, err)
+	for link, native := range map[netlink.Link]bool{veth: true, loopback: false} {
+		require.Equal(t, native, attach(t, link).Native(), link.Attrs().Name)
+		found, err := Find(link.Attrs().Index)
+		require.NoError(t, err)
+		require.Equal(t, native, found.Native(), link.Attrs().Name)
+		require.NoError(t, found.Detach(), "by who found it")
+		_, err = Find(link.Attrs().Index)
+		require.ErrorIs(t, err, ErrNoShim)
+		require.NoError(t, found.Close())
+	}
+}
+
 func TestAdoptFlowsOfAnUnboundShim(t *testing.T) {
 	inNetns(t)
 	link, _ := newVeth(t, "up")

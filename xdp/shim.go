@@ -105,8 +105,7 @@ type Shim struct {
 	linkIndex int
 	linkName  string
 	programID uint32
-	// attachFlags are how Attach attached it, for Detach; 0 after Find.
-	attachFlags int
+	native    bool
 
 	program  *ebpf.Program // nil after Find
 	settings settingsMap
@@ -134,6 +133,10 @@ func (s *Shim) LinkName() string { return s.linkName }
 // ProgramID is the kernel's number of the program, new with each load: VPP loads
 // the shim anew at each start.
 func (s *Shim) ProgramID() uint32 { return s.programID }
+
+// Native reports whether the driver runs the program, and not the kernel's
+// generic XDP, which is slower and copies.
+func (s *Shim) Native() bool { return s.native }
 
 func (s *Shim) wrap(what string, err error) error {
 	if err == nil {
