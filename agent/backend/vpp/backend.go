@@ -48,8 +48,8 @@ type Options struct {
 	UplinkDriver string
 	PodDriver    string
 	// Shim is the path of the XDP shim's object, which VPP loads on the links
-	// that it has by af_xdp. Empty: a program of VPP's own, which gives all
-	// frames to VPP.
+	// that it has by af_xdp; it is written there where it is missing or another.
+	// Empty: a program of VPP's own, which gives all frames to VPP.
 	Shim string
 	// BeforeStall, where set, is called before VPP is asked for something for
 	// which it stops forwarding (tens of milliseconds for each interface by
@@ -87,6 +87,9 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	}
 	if o.DialTimeout <= 0 {
 		o.DialTimeout = time.Second
+	}
+	if o.PodDriver == DriverTap {
+		return nil, fmt.Errorf("vpp backend: PodDriver: %w", refuseTap(vhostNet))
 	}
 	for _, f := range []struct {
 		field, driver string
