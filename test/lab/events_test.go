@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,7 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
 
-	"github.com/sidewinder-net/sidewinder/agent/config"
 	"github.com/sidewinder-net/sidewinder/agent/status"
 	"github.com/sidewinder-net/sidewinder/test/lab"
 	"github.com/sidewinder-net/sidewinder/test/lab/ns"
@@ -158,26 +156,4 @@ func TestBrokenObjectsDisturbNothing(t *testing.T) {
 	require.Zero(t, r.Lost)
 	require.Greater(t, r.Sent, 300)
 	requireReach(t, l)
-}
-
-// TestVPPDiesAndComesBack: the manager starts it again, and the agent programs it
-// again, pods included.
-func TestVPPDiesAndComesBack(t *testing.T) {
-	vpp := findVPP(t)
-	l := newLab(t, lab.Options{Nodes: 2, Pods: 2, Paths: 2, VPP: vpp, Dataplane: func(int) string { return config.DataplaneVPP }})
-	requireReach(t, l)
-	for range 2 {
-		raw, err := os.ReadFile(filepath.Join(l.Node(1).VPPDir(), "vpp.pid"))
-		require.NoError(t, err)
-		pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
-		require.NoError(t, err)
-		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
-		begin := time.Now()
-		requireStatus(t, l.Node(1), func(s status.Status) bool {
-			now, err := os.ReadFile(filepath.Join(l.Node(1).VPPDir(), "vpp.pid"))
-			return err == nil && string(now) != string(raw) && s.Ready && s.Reconcile.InSync
-		}, "another VPP holds the desired state")
-		t.Logf("VPP was programmed again %s after it was killed", time.Since(begin).Round(time.Millisecond))
-		requireReach(t, l)
-	}
 }

@@ -356,7 +356,8 @@ func (l *Lab) Close() error {
 	errs := []error{l.each(func(n *Node) error {
 		err := n.stop()
 		n.saveVPPLogs()
-		return errors.Join(err, n.dropPods())
+		// A later lab of the same program finds nothing of this one's there.
+		return errors.Join(err, n.dropPods(), os.RemoveAll(n.runDir()))
 	})}
 	l.mu.Lock()
 	clear(l.nodes)

@@ -29,7 +29,7 @@ func (n *Node) Residue(ctx context.Context, d Departed) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.Dataplane != config.DataplaneVPP {
+	if n.Dataplane != config.DataplaneVPP || !n.RunsVPP() {
 		return found, nil
 	}
 	for _, command := range []string{

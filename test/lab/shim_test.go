@@ -211,7 +211,9 @@ func TestShimWithoutVPP(t *testing.T) {
 		t.Helper()
 		p := phase{name: name, limit: limit}
 		uplinkBefore, podBefore := s.counters()
+		// What is on the way when it happens is part of it.
 		p.window.From = time.Now()
+		time.Sleep(20 * time.Millisecond)
 		do()
 		time.Sleep(400 * time.Millisecond)
 		p.window.To = time.Now()

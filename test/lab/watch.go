@@ -128,8 +128,12 @@ func (w *Watch) Result(in traffic.Window) WatchResult {
 	return r
 }
 
-// Stop ends the traffic and gives the result of all of it.
+// Stop ends the traffic and gives the result of all of it. It may be called
+// again.
 func (w *Watch) Stop() WatchResult {
+	if w.finished {
+		return w.Result(traffic.Window{})
+	}
 	for _, s := range w.streams {
 		s.Stop()
 	}

@@ -57,7 +57,7 @@ type failoverEvent struct {
 	Lost         int `json:"lost"`
 	MaxLost      int `json:"maxLost"`
 	MaxGapMillis ms  `json:"maxGapMillis"`
-	// GapAfterMillis is when that gap began, after the event did: at once, or
+	// GapAfterMillis is when that gap began, after VPP was disturbed: at once, or
 	// when VPP took over again.
 	GapAfterMillis ms  `json:"gapAfterMillis"`
 	TCPGapMillis   ms  `json:"tcpMaxGapMillis"`
@@ -119,9 +119,11 @@ func failoverCommand() *cobra.Command {
 	return cmd
 }
 
-// settle is how long an event lasts after VPP is back, and quiet how long nothing
-// happens before the next.
+// An event begins a little before VPP is disturbed, so that what is on the way at
+// that moment is part of it, and lasts for settle after VPP is back. Before the
+// next nothing happens for quiet.
 const (
+	lead   = 20 * time.Millisecond
 	settle = 300 * time.Millisecond
 	quiet  = 500 * time.Millisecond
 )
@@ -200,11 +202,13 @@ func disturb(ctx context.Context, n *lab.Node, plan []planned, note noter) ([]wi
 			rest()
 			e := window{kind: p.kind}
 			e.in.From = time.Now()
+			pause(lead)
+			begin := time.Now()
 			err := n.Disturb(ctx, p.kind)
 			if err == nil {
-				_, e.asked, err = n.WaitVPPBack(ctx, e.in.From)
+				_, e.asked, err = n.WaitVPPBack(ctx, begin)
 			}
-			e.back = time.Since(e.in.From)
+			e.back = time.Since(begin)
 			pause(settle)
 			e.in.To = time.Now()
 			windows = append(windows, e)
@@ -271,7 +275,7 @@ func summarise(windows []window, result func(traffic.Window) lab.WatchResult) []
 			k.Broken++
 		}
 		k.Events = append(k.Events, failoverEvent{
-			Sent: r.Sent, Lost: r.Lost, MaxLost: r.WorstLost, MaxGapMillis: millis(r.MaxGap), GapAfterMillis: after(w.in.From, r.MaxGapAt),
+			Sent: r.Sent, Lost: r.Lost, MaxLost: r.WorstLost, MaxGapMillis: millis(r.MaxGap), GapAfterMillis: after(w.in.From.Add(lead), r.MaxGapAt),
 			TCPGapMillis: millis(r.TCPMaxGap), HostLost: r.HostLost, HostGapMillis: millis(r.HostMaxGap), BackMillis: millis(w.back),
 		})
 	}

@@ -22,7 +22,7 @@ func events() ([]window, func(traffic.Window) lab.WatchResult) {
 	}
 	results := map[time.Time]lab.WatchResult{
 		at(0): {Sent: 2000, MaxGap: 3 * time.Millisecond, MaxGapAt: at(0).Add(time.Millisecond), HostSent: 400},
-		at(1): {Sent: 2000, Lost: 3, WorstLost: 2, MaxGap: 12 * time.Millisecond, MaxGapAt: at(1).Add(5 * time.Millisecond), HostSent: 400},
+		at(1): {Sent: 2000, Lost: 3, WorstLost: 2, MaxGap: 12 * time.Millisecond, MaxGapAt: at(1).Add(lead + 5*time.Millisecond), HostSent: 400},
 		at(2): {Sent: 2000, Lost: 4, WorstLost: 3, MaxGap: 14 * time.Millisecond, MaxGapAt: at(2), HostSent: 400, TCPMaxGap: time.Second},
 		at(3): {Sent: 2000, HostSent: 400, HostLost: 1},
 	}
@@ -48,7 +48,7 @@ func TestSummarise(t *testing.T) {
 	require.Equal(t, 2, kill.LimitLost)
 	require.Equal(t, ms(5), kill.Events[0].GapAfterMillis)
 	require.Equal(t, 1, all[2].Broken)
-	require.Contains(t, failoverTable(all), "killed (SIGKILL)    2      4000      7     3                14.0 ms")
+	require.Contains(t, failoverTable(all), "killed (SIGKILL)   2      4000      7     3                14.0 ms")
 	require.Empty(t, failoverTable(nil))
 }
 
