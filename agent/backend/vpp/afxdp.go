@@ -75,6 +75,12 @@ func (afXDP) attach(a *applier, p plan) (i binapi.Interface, fatal, err error) {
 		// There are many pods: see binapi.BuffersPerAFXDPQueue.
 		x.Ring, x.TxRing = orDefault(x.Ring, binapi.AFXDPPodRing), orDefault(x.TxRing, binapi.AFXDPPodRing)
 	}
+	if a.opts.Shim != "" {
+		// Its folder is VPP's, and may have gone with VPP.
+		if err := xdp.WriteObject(a.opts.Shim); err != nil {
+			return i, nil, err
+		}
+	}
 	a.stall()
 	const tries, pause = 10, 20 * time.Millisecond
 	for n := 1; ; n++ {

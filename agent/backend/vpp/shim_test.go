@@ -3,6 +3,7 @@ package vpp
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -170,8 +171,9 @@ func TestProgramsThatAKilledVPPLeft(t *testing.T) {
 	}
 }
 
-// An object that VPP cannot load is an error with words, and nothing is left in
-// VPP.
+// The object is put back where it went away, as with VPP's run directory. One
+// that cannot be written, or that VPP cannot load, is an error with words, and
+// leaves nothing in VPP.
 func TestShimThatCannotBeLoaded(t *testing.T) {
 	needVPP(t)
 	inNetns(t)
@@ -180,12 +182,21 @@ func TestShimThatCannotBeLoaded(t *testing.T) {
 	want := dataplane.New()
 	want.Interfaces[ownPod] = podInterface()
 	o := withShim(t)
-	o.Shim = filepath.Join(t.TempDir(), "absent.o")
-	failed, rest := dataplane.Failures(newBackend(t, m, o).Apply(context.Background(), dataplane.Diff(want, dataplane.New())))
+	o.Shim = filepath.Join(t.TempDir(), "absent", "shim.o")
+	b := newBackend(t, m, o)
+	failed, rest := dataplane.Failures(b.Apply(context.Background(), dataplane.Diff(want, dataplane.New())))
 	require.NoError(t, rest)
-	require.ErrorContains(t, failed[dataplane.InterfaceKey(ownPod)], "cannot be read as an eBPF object")
+	require.ErrorContains(t, failed[dataplane.InterfaceKey(ownPod)], "no such file")
+
+	var i binapi.Index
+	call, err := binapi.AFXDPCreate(binapi.AFXDP{Link: ownPod, Program: os.Args[0]}, &i)
+	require.NoError(t, err)
+	require.ErrorContains(t, do(context.Background(), mustConnect(t, b), call), "cannot be read as an eBPF object")
 	require.NotContains(t, m.cli(t, "show interface"), ownPod)
-	apply(t, newBackend(t, m, withShim(t)), want)
+
+	o = withShim(t)
+	require.NoError(t, os.Remove(o.Shim))
+	apply(t, newBackend(t, m, o), want)
 }
 
 // How an interface receives is read back from VPP; the mode changes in place,
