@@ -16,6 +16,7 @@ func TestConformance(t *testing.T) {
 		{UplinkDriver: DriverAFPacket, PodDriver: DriverAFXDP, Shim: shimFile(t)},
 		{UplinkDriver: DriverAFPacket, PodDriver: DriverAFPacket},
 		{UplinkDriver: DriverAFXDP, PodDriver: DriverAFXDP},
+		{UplinkDriver: DriverDPDK, PodDriver: DriverAFXDP},
 	} {
 		name := drivers.UplinkDriver + "+" + drivers.PodDriver
 		if drivers.Shim != "" {
@@ -30,8 +31,8 @@ func TestConformance(t *testing.T) {
 
 func newBench(t *testing.T, o Options) *conformance.Bench {
 	inNetns(t)
-	m := startVPP(t)
 	addVeth(t, "uplink0", "fabric0")
+	m := startVPP(t, dedicatedFlags(t, o, "uplink0")...)
 	pods := []string{"sw00000000001", "sw00000000002"}
 	for _, p := range pods {
 		addVeth(t, p, "p"+p[2:])

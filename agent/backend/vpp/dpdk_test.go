@@ -37,7 +37,17 @@ func needDPDK(t testing.TB) {
 	t.Skip("VPP's dpdk plugin not found")
 }
 
-// hostAddresses of the nodes themselves.
+// dedicatedFlags are vpp-manager's for a link that VPP is to have for itself.
+func dedicatedFlags(t testing.TB, o Options, link string) []string {
+	t.Helper()
+	if o.UplinkDriver != DriverDPDK {
+		return nil
+	}
+	needDPDK(t)
+	return []string{"--uplink", link + "=dpdk:net_af_packet", "--uplink-dir", t.TempDir()}
+}
+
+// host4 and host6 are addresses of the nodes themselves.
 func host4(node int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, 0, byte(node + 1)}), 24)
 }
@@ -70,7 +80,7 @@ func newDedicated(t testing.TB) *twoNodes {
 			o := Options{Locator: locator(i), UplinkDriver: DriverAFPacket}
 			if i == 0 {
 				o.UplinkDriver = DriverDPDK
-				n.vpp[i] = startVPP(t, "--uplink", "up0=dpdk:net_af_packet", "--uplink-dir", t.TempDir())
+				n.vpp[i] = startVPP(t, dedicatedFlags(t, o, "up0")...)
 			} else {
 				n.vpp[i] = startVPP(t)
 			}
