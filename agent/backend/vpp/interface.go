@@ -198,4 +198,5 @@ func (a *applier) removeInterface(name string) (fatal, err error) {
 func (a *applier) forget(h held) {
 	delete(a.view.byName, h.tag.name)
 	delete(a.view.byIndex, h.Index)
+	a.links.forget(h.tag.ifindex)
 }

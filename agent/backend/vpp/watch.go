@@ -30,6 +30,12 @@ func (s *links) note(l linkInfo) {
 	s.seen[l.index] = l
 }
 
+func (s *links) forget(index int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.seen, index)
+}
+
 // changed: the kernel tells something new of a link that VPP has. It is told
 // once: the link is looked at next.
 func (s *links) changed(u netlink.LinkUpdate) bool {
