@@ -374,6 +374,31 @@ func TestPCIDevice(t *testing.T) {
 	require.Equal(t, "far0", peerOf(t, "eth0"))
 }
 
+// TestBifurcatedDevice: the kernel's driver stays, and its link is put aside.
+func TestBifurcatedDevice(t *testing.T) {
+	inNetns(t)
+	newHost(t)
+	before := show(t)
+	f := newFakePCI(t)
+	f.addDevice(nic, "mlx5_core", "eth0", "7")
+	l, err := findLink("eth0")
+	require.NoError(t, err)
+	f.write("class/net/eth0/ifindex", strconv.Itoa(l.Attrs().Index))
+	f.write("class/net/eth0/address", l.Attrs().HardwareAddr.String())
+	dir := t.TempDir()
+	u := newUplinks(t, dir, Spec{Link: "eth0"})
+	u.pci = f.pci
+	require.NoError(t, u.Take())
+	require.Equal(t, "mlx5_core", f.driver(nic))
+	require.Equal(t, before, show(t))
+	require.Contains(t, u.Section("me", 1), "dev "+nic+" { name dpdk-eth0 num-rx-queues 1 }")
+	require.NotContains(t, u.Section("me", 1), "no-pci")
+	require.Equal(t, "far0", peerOf(t, "swn-eth0"))
+	require.NoError(t, newUplinks(t, dir).Restore())
+	require.Equal(t, before, show(t))
+	require.Equal(t, "far0", peerOf(t, "eth0"))
+}
+
 func TestAfterARebootOnlyTheDriverIsRestored(t *testing.T) {
 	inNetns(t)
 	newHost(t)

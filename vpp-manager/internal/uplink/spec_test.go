@@ -5,6 +5,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sidewinder-net/sidewinder/vpp-manager/internal/startup"
 )
 
 func TestParseSpec(t *testing.T) {
@@ -71,6 +73,13 @@ file-prefix me
 dev 0000:03:00.0 { name dpdk-eth0 num-rx-queues 2 }
 dev 0000:03:00.1 { name dpdk-eth1 num-rx-queues 2 }
 `, u.Section("me", 2))
+	conf, err := startup.Config{RunDir: "/run/vpp", DPDK: u.Section("me", 2)}.Text()
+	require.NoError(t, err)
+	require.Contains(t, conf, "dev 0000:03:00.1 { name dpdk-eth1 num-rx-queues 2 }")
+	require.Contains(t, conf, "no-hugetlb")
+	conf, err = startup.Config{RunDir: "/run/vpp", DPDK: u.Section("me", 2), HugePages: true}.Text()
+	require.NoError(t, err)
+	require.NotContains(t, conf, "no-hugetlb")
 	u.held = []Description{{Link: "eth0", VDev: "net_af_packet,framesz=4096", Aside: "swn-eth0"}}
 	require.Equal(t, `no-shconf
 file-prefix me
