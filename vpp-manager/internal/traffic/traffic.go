@@ -138,11 +138,10 @@ func (l *Links) settle(ctx context.Context, rx Counter) (quiet bool) {
 	}
 	const step = 10 * time.Millisecond
 	begin := time.Now()
-	last, err := rx()
-	since := begin
+	last, since := uint64(0), begin
 	for pause(ctx, step) {
-		var n uint64
-		if n, err = rx(); err != nil || n != last {
+		n, err := rx()
+		if err != nil || n != last {
 			last, since = n, time.Now()
 		}
 		switch spent := time.Since(begin); {
