@@ -10,11 +10,12 @@ PATHS ?= 2
 KEEP ?=
 REPORT ?=
 FUZZTIME ?= 10s
+TIMES ?= 20
 
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race generate verify lint bench fuzz clean
+.PHONY: help build demo failover test race generate verify lint bench fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -30,11 +31,14 @@ demo: build ## pods on several nodes talk over SRv6 (DATAPLANE= NODES= PODS= PAT
 	@$(BIN)/sidewinder-lab demo --dataplane=$(DATAPLANE) --nodes=$(NODES) --pods=$(PODS) --paths=$(PATHS) \
 		$(if $(KEEP),--keep) $(if $(REPORT),--report='$(REPORT)')
 
+failover: build ## VPP killed, stopped, restarted and crash-looped TIMES each under traffic (TIMES=20 REPORT=file.json)
+	@$(BIN)/sidewinder-lab failover --times=$(TIMES) $(if $(REPORT),--report='$(REPORT)')
+
 test: ## all tests; what needs root, a kernel feature or VPP says so when it is skipped
 	$(GO) test -timeout 20m ./...
 
 race: ## the tests that need no lab, with the race detector
-	$(GO) test -race -timeout 20m ./agent/... ./binapi/... ./cni/... ./api/... ./vpp-manager/...
+	$(GO) test -race -timeout 20m ./agent/... ./binapi/... ./cni/... ./api/... ./vpp-manager/... ./xdp/...
 
 fuzz: ## each fuzz target for a short while
 	FUZZTIME=$(FUZZTIME) test/fuzz.sh
@@ -51,6 +55,7 @@ lint: ## go vet and golangci-lint
 
 bench: build ## benchmarks: compile and diff, programming a cluster (also VPP beside its raw API), CNI beside ptp
 	$(GO) test -run '^$$' -bench . -benchtime 5x -timeout 30m ./test/bench/... ./agent/... ./cni
+	$(GO) test -run '^$$' -bench . -timeout 10m ./xdp
 	$(GO) run ./test/bench/cmd/sidewinder-bench
 
 clean: ## remove what build made
