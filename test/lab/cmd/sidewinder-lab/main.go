@@ -46,7 +46,7 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
-	root.AddCommand(demoCommand(), upCommand(), failoverCommand(), execCommand(), listCommand(), downCommand())
+	root.AddCommand(demoCommand(), upCommand(), failoverCommand(), scaleCommand(), execCommand(), listCommand(), downCommand())
 	return root
 }
 

@@ -33,6 +33,8 @@ type report struct {
 	FlowRuns     []flowLabels `json:"flowRuns"`
 	Throughput   throughput   `json:"throughput"`
 	AgentRestart agentRestart `json:"agentRestart"`
+	// Scale is what many pods take; only of `scale`.
+	Scale *scale `json:"scale,omitempty"`
 	// Failover is what it cost that VPP failed, by kind; empty without VPP.
 	Failover    []failover    `json:"failover"`
 	NodeRemoval nodeRemoval   `json:"nodeRemoval"`
