@@ -14,6 +14,10 @@ import (
 // look for it, and the address that they give it.
 const memifSocketPrefix = "vpp/memif-"
 
+// vethQueues are the queues of a veth, as the CNI plugin makes it. The default is
+// to receive from all of them.
+const vethQueues = 1
+
 var memifPeerMAC = dataplane.MAC{2, 0, 0, 0, 0, 1}
 
 // annotated are the specifications of the pods on this node that have any, by
@@ -41,6 +45,10 @@ func (c *compiler) annotated() map[string]podspec.Spec {
 			c.problem("Pod/"+pod, e.Field, e.Remedy, "%s; the default is used", e.Reason)
 		}
 		for _, name := range slices.Sorted(maps.Keys(spec.Interfaces)) {
+			if n := spec.Interfaces[name].Rx; n > vethQueues {
+				c.problem("Pod/"+pod, "metadata.annotations["+podspec.AnnotationInterfaces+"]."+name+".rx", "leave it out",
+					"a pod's veth has %d queue, not %d; the default is used", vethQueues, n)
+			}
 			if !names[pod][name] {
 				c.problem("Pod/"+pod, "metadata.annotations["+podspec.AnnotationInterfaces+"]."+name, "name an interface that the pod has, such as "+
 					slices.Sorted(maps.Keys(names[pod]))[0], "the pod has no interface %s on this node", name)
@@ -96,9 +104,6 @@ func receive(base dataplane.Rx, i podspec.Interface) dataplane.Rx {
 		base.Mode = "" // the default's one form
 	default:
 		base.Mode = i.RxMode
-	}
-	if i.Rx != 0 {
-		base.Queues = i.Rx
 	}
 	if i.RxRing != 0 {
 		base.Ring = i.RxRing

@@ -32,8 +32,8 @@ func TestAPodChoosesHowItIsReceivedFrom(t *testing.T) {
 		"the node's default": {dataplane.Rx{Mode: dataplane.RxPolling}, `{"eth0": {"rxqsz": 512}}`, dataplane.Rx{Mode: dataplane.RxPolling, Ring: 512}},
 		"interrupt comes before the node's, in the default's form": {
 			dataplane.Rx{Mode: dataplane.RxPolling}, `{"eth0": {"rxMode": "interrupt"}}`, dataplane.Rx{}},
-		"all of it": {dataplane.Rx{}, `{"eth0": {"rx": 2, "tx": 2, "rxqsz": 256, "txqsz": 512, "rxMode": "adaptive", "isl3": true}}`,
-			dataplane.Rx{Mode: dataplane.RxAdaptive, Queues: 2, Ring: 256, TxRing: 512}},
+		"all of it": {dataplane.Rx{}, `{"eth0": {"rx": 1, "tx": 2, "rxqsz": 256, "txqsz": 512, "rxMode": "adaptive", "isl3": true}}`,
+			dataplane.Rx{Mode: dataplane.RxAdaptive, Ring: 256, TxRing: 512}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := annotated(map[string]string{podspec.AnnotationInterfaces: c.text})
@@ -99,6 +99,15 @@ func TestOneMemifForAPod(t *testing.T) {
 	st := compile.Compile(s, compile.Target{}).State
 	require.Contains(t, st.Interfaces, dataplane.InterfaceKey("swc1-m"))
 	require.NotContains(t, st.Interfaces, dataplane.InterfaceKey("swnet1-m"))
+}
+
+// More queues than the veth has would keep VPP from using it at all.
+func TestAVethHasOneQueue(t *testing.T) {
+	res := compile.Compile(annotated(map[string]string{podspec.AnnotationInterfaces: `{"eth0": {"rx": 4, "rxMode": "polling"}}`}), compile.Target{})
+	require.Equal(t, dataplane.Rx{Mode: dataplane.RxPolling}, res.State.Interfaces["swc1"].Rx)
+	require.Len(t, res.Problems, 1)
+	require.Equal(t, "Pod/default/web: metadata.annotations[cni.projectcalico.org/vppInterfacesSpec].eth0.rx: "+
+		"a pod's veth has 1 queue, not 4; the default is used (leave it out)", res.Problems[0].String())
 }
 
 // A bad annotation is told, and the pod is as it would be without.

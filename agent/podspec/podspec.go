@@ -37,9 +37,11 @@ const (
 const (
 	// MaxQueues of an interface.
 	MaxQueues = 16
-	// MinRing and MaxRing are the descriptors of a queue, powers of two.
+	// MinRing and MaxRing are the descriptors of a queue, powers of two. Each
+	// takes one of the buffers that all pods of a node share; the most is
+	// Calico/VPP's, unless told.
 	MinRing = 256
-	MaxRing = 32768
+	MaxRing = 1024
 	// MaxPortRanges after those that meet have been joined.
 	MaxPortRanges = 64
 	// maxText bounds an annotation, in bytes.

@@ -80,15 +80,15 @@ func TestParse(t *testing.T) {
 			errs: []string{
 				at(ifaces + "].eth0.rx: 17 is not a whole number from 0 to 16"),
 				at(ifaces + "].eth0.speed: is not known (use rx, tx, rxqsz, txqsz, isl3 or rxMode)"),
-				at(ifaces + "].eth0.rxqsz: 1000 is not a power of two from 256 to 32768")},
+				at(ifaces + "].eth0.rxqsz: 1000 is not a power of two from 256 to 1024")},
 		},
 		"bad values": {
-			in: m{ifaces: `{"eth0": {"rx": "1", "tx": -1, "rxqsz": 65536, "txqsz": 1e3, "isl3": "yes", "rxMode": "fast"}, "e0": {"rxMode": 1}, "e1": {"Rx": 1}}`},
+			in: m{ifaces: `{"eth0": {"rx": "1", "tx": -1, "rxqsz": 2048, "txqsz": 1e3, "isl3": "yes", "rxMode": "fast"}, "e0": {"rxMode": 1}, "e1": {"Rx": 1}}`},
 			errs: []string{
 				at(ifaces + `].eth0.rx: "1" is not a whole number from 0 to 16`),
 				at(ifaces + "].eth0.tx: -1 is not a whole number from 0 to 16"),
-				at(ifaces + "].eth0.rxqsz: 65536 is not a power of two from 256 to 32768"),
-				at(ifaces + "].eth0.txqsz: 1e3 is not a power of two from 256 to 32768"),
+				at(ifaces + "].eth0.rxqsz: 2048 is not a power of two from 256 to 1024"),
+				at(ifaces + "].eth0.txqsz: 1e3 is not a power of two from 256 to 1024"),
 				at(ifaces + `].eth0.isl3: "yes" is neither true nor false (write true or false)`),
 				at(ifaces + `].eth0.rxMode: "fast" is not a mode (write interrupt, adaptive or polling)`),
 				at(ifaces + "].e0.rxMode: 1 is not a text (write interrupt, adaptive or polling)"),
@@ -192,7 +192,7 @@ func FuzzParse(f *testing.F) {
 		}
 		check := func(i podspec.Interface) {
 			for _, r := range []uint16{i.RxRing, i.TxRing} {
-				if r != 0 && (r < podspec.MinRing || r&(r-1) != 0) {
+				if r != 0 && (r < podspec.MinRing || r > podspec.MaxRing || r&(r-1) != 0) {
 					t.Fatalf("ring %d", r)
 				}
 			}

@@ -302,11 +302,11 @@ func (m *memifMaker) makeInterface() error {
 		return err
 	}
 	m.view.memifs.interfaces[m.name] = h
-	return m.settleMemif(h)
+	return m.settleMemif()
 }
 
 // settleMemif sets the interface up.
-func (m *memifMaker) settleMemif(h held) error {
+func (m *memifMaker) settleMemif() error {
 	ip6 := binapi.InterfaceEnableIP6(m.memif)
 	calls := []*binapi.Call{
 		binapi.InterfaceSetMTU(m.memif, uint32(m.value.MTU)), binapi.InterfaceSetUnnumbered(m.memif, m.view.lo.Index), ip6,

@@ -119,6 +119,13 @@ func readMemifs(ctx context.Context, c *binapi.Conn, v *view) (map[string]*memif
 			byIface[p.iface.Index] = p
 		}
 	}
+	for _, x := range r.memifs {
+		if p := bySocket[x.Socket]; p != nil && !p.hasIface {
+			// Its maker ended before it was tagged.
+			p.iface, p.hasIface = held{Interface: binapi.Interface{Index: x.Index}}, true
+			byIface[x.Index] = p
+		}
+	}
 	for _, q := range r.queues {
 		if p := byIface[q.Interface]; p != nil {
 			p.iface.modes = append(p.iface.modes, q.Mode)

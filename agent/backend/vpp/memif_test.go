@@ -383,6 +383,30 @@ func TestMemifOfNowhere(t *testing.T) {
 	n.requireNoMemif(t)
 }
 
+// A memif whose maker ended before it was tagged is found by its socket, made
+// anew and removed.
+func TestMemifWithoutATag(t *testing.T) {
+	n := newTwoNodes(t, Options{UplinkDriver: DriverAFPacket, PodDriver: DriverAFXDP})
+	needMemif(t, n)
+	want := n.memifState(false)
+	untag := func() {
+		c, err := n.backend[1].connect(context.Background())
+		require.NoError(t, err)
+		v, err := readView(context.Background(), c)
+		require.NoError(t, err)
+		h := v.memifs.interfaces[string(dataplane.MemifKey(podLink(1)))]
+		require.NoError(t, do(context.Background(), c, binapi.InterfaceSetTag(h.Index, "x"), binapi.InterfaceSetUp(h.Index, false)))
+	}
+	at(t, n.node[1], func() {
+		apply(t, n.backend[1], want)
+		untag()
+		apply(t, n.backend[1], want)
+		untag()
+		apply(t, n.backend[1], n.want[1])
+	})
+	n.requireNoMemif(t)
+}
+
 // The veth that is made anew has another index, and the memif follows it.
 func TestMemifFollowsTheVeth(t *testing.T) {
 	n := newTwoNodes(t, Options{UplinkDriver: DriverAFPacket, PodDriver: DriverAFXDP})
