@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
@@ -19,9 +21,11 @@ import (
 // other: tens of milliseconds for a VPP with a hundred megabytes of packet
 // buffers, and more for each socket.
 //
-// It is two small programs on the tracepoints signal_deliver and
-// sched_process_exit. They run for every process of the machine that dies or
-// takes a signal, and end after a comparison.
+// It is small programs on the tracepoints signal_generate (a SIGKILL is sent: the
+// process need not run any more to be seen dying, which takes time on a machine
+// with too much to do), signal_deliver (a fault, or in another PID namespace) and
+// sched_process_exit (it ends by itself; ahead of the memory since Linux 6.16).
+// They run for all processes of the machine, and end after a comparison.
 type Guard struct {
 	settings *ebpf.Map // of the shims, by slot
 	links    []link.Link
@@ -60,17 +64,42 @@ func NewGuard(pid int) (*Guard, error) {
 	g := &Guard{settings: settings, slots: map[uint32]uint32{}}
 	// The kernel's own notation of a device (include/linux/kdev_t.h).
 	dev := uint64(unix.Major(st.Dev))<<20 | uint64(unix.Minor(st.Dev))
-	for _, at := range []struct {
-		name  string
-		check asm.Instructions
+	points := map[string]asm.Instructions{
+		"signal_deliver": slices.Concat(checkSignal(), checkCurrent(pid, dev, st.Ino, false)),
 		// Of a process that lives on, threads may end.
-		main bool
-	}{{"signal_deliver", checkSignal(), false}, {"sched_process_exit", nil, true}} {
-		if err := g.attach(at.name, guardProgram(at.check, at.main, dev, st.Ino, pid, settings.FD())); err != nil {
-			return nil, errors.Join(unsupported("guard: tracepoint "+at.name, err), g.Close())
+		"sched_process_exit": checkCurrent(pid, dev, st.Ino, true),
+	}
+	// Numbers are those of the first PID namespace here.
+	if offset, err := offsetTGID(); err == nil && st.Ino == initialPIDNamespace {
+		points["signal_generate"] = checkTarget(pid, offset)
+	}
+	for name, check := range points {
+		if err := g.attach(name, slices.Concat(check, holdAll(settings.FD()))); err != nil {
+			return nil, errors.Join(unsupported("guard: tracepoint "+name, err), g.Close())
 		}
 	}
 	return g, nil
+}
+
+// initialPIDNamespace is PROC_PID_INIT_INO (include/uapi/linux/nsfs.h).
+const initialPIDNamespace = 0xEFFFFFFC
+
+// offsetTGID is where a task_struct has the number of its process.
+func offsetTGID() (int32, error) {
+	spec, err := btf.LoadKernelSpec()
+	if err != nil {
+		return 0, err
+	}
+	var task *btf.Struct
+	if err := spec.TypeByName("task_struct", &task); err != nil {
+		return 0, err
+	}
+	for _, m := range task.Members {
+		if m.Name == "tgid" && m.BitfieldSize == 0 {
+			return int32(m.Offset.Bytes()), nil
+		}
+	}
+	return 0, fmt.Errorf("task_struct has no tgid: %w", btf.ErrNotFound)
 }
 
 func unsupported(what string, err error) error {
@@ -107,13 +136,32 @@ func checkSignal() asm.Instructions {
 	return append(code, asm.Ja.Label("out"))
 }
 
-// guardProgram sets the mode in all settings if the process that runs is the one
-// with this number in the PID namespace of this device and inode; main: if it is
-// that process's main thread.
-func guardProgram(check asm.Instructions, main bool, dev, ino uint64, pid, settings int) asm.Instructions {
-	const stackIDs, stackSlot, stackKey = -8, -12, -16
-	code := append(asm.Instructions{}, check...)
-	code = append(code,
+// The stack of the programs.
+const stackIDs, stackSlot, stackKey = -8, -12, -16
+
+// checkTarget goes on for a SIGKILL to this process: signal_generate has the
+// signal first and the task third.
+func checkTarget(pid int, offset int32) asm.Instructions {
+	return asm.Instructions{
+		asm.LoadMem(asm.R7, asm.R1, 0, asm.DWord),
+		asm.JNE.Imm(asm.R7, int32(unix.SIGKILL), "out"),
+		asm.LoadMem(asm.R3, asm.R1, 16, asm.DWord),
+		asm.Add.Imm(asm.R3, offset),
+		asm.StoreImm(asm.RFP, stackIDs, 0, asm.Word),
+		asm.Mov.Reg(asm.R1, asm.RFP),
+		asm.Add.Imm(asm.R1, stackIDs),
+		asm.Mov.Imm(asm.R2, 4),
+		asm.FnProbeReadKernel.Call(),
+		asm.JNE.Imm(asm.R0, 0, "out"),
+		asm.LoadMem(asm.R1, asm.RFP, stackIDs, asm.Word),
+		asm.JNE.Imm(asm.R1, int32(pid), "out"),
+	}
+}
+
+// checkCurrent goes on if the process that runs is the one with this number in
+// the PID namespace of this device and inode; main: if it is its main thread.
+func checkCurrent(pid int, dev, ino uint64, main bool) asm.Instructions {
+	code := asm.Instructions{
 		asm.LoadImm(asm.R1, int64(dev), asm.DWord).WithSymbol("mine"),
 		asm.LoadImm(asm.R2, int64(ino), asm.DWord),
 		asm.Mov.Reg(asm.R3, asm.RFP),
@@ -125,14 +173,19 @@ func guardProgram(check asm.Instructions, main bool, dev, ino uint64, pid, setti
 		asm.JNE.Imm(asm.R0, 0, "out"), // of another PID namespace
 		asm.LoadMem(asm.R1, asm.RFP, stackIDs+4, asm.Word),
 		asm.JNE.Imm(asm.R1, int32(pid), "out"),
-	)
+	}
 	if main {
 		code = append(code,
 			asm.LoadMem(asm.R1, asm.RFP, stackIDs, asm.Word),
 			asm.JNE.Imm(asm.R1, int32(pid), "out"),
 		)
 	}
-	return append(code,
+	return code
+}
+
+// holdAll sets the mode in all settings.
+func holdAll(settings int) asm.Instructions {
+	return asm.Instructions{
 		// for (r8 = 0; r8 != guardSlots; r8++)
 		asm.Mov.Imm(asm.R8, 0),
 		asm.StoreMem(asm.RFP, stackSlot, asm.R8, asm.Word).WithSymbol("loop"),
@@ -152,7 +205,7 @@ func guardProgram(check asm.Instructions, main bool, dev, ino uint64, pid, setti
 		asm.JNE.Imm(asm.R8, guardSlots, "loop"),
 		asm.Mov.Imm(asm.R0, 0).WithSymbol("out"),
 		asm.Return(),
-	)
+	}
 }
 
 // Cover sets which shims are turned. They may be closed afterwards.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 )
@@ -68,13 +69,16 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// colours are those that VPP gives its words on a terminal (ECMA-48, SGR).
+var colours = regexp.MustCompile(`\x1b\[[0-9;]*m`)
+
 // last gives up to n lines that are not empty.
 func (t *tail) last(n int) []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out []string
 	for _, l := range bytes.Split(t.buf, []byte("\n")) {
-		if s := strings.TrimSpace(string(l)); s != "" {
+		if s := strings.TrimSpace(colours.ReplaceAllString(string(l), "")); s != "" {
 			out = append(out, s)
 		}
 	}

@@ -16,6 +16,8 @@ func TestTail(t *testing.T) {
 		_, _ = tl.Write([]byte("line " + strconv.Itoa(i) + "\n\n"))
 	}
 	require.Equal(t, []string{"line 4998", "line 4999"}, tl.last(2))
+	_, _ = tl.Write([]byte("\x1b[93maf_xdp [warn]: \x1b[0mno\n\x1b[0m\n"))
+	require.Equal(t, []string{"af_xdp [warn]: no"}, tl.last(1))
 }
 
 func TestLastWordsAreOfThisLife(t *testing.T) {
