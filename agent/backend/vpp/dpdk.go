@@ -112,7 +112,7 @@ func (dedicated) intact(b *Backend, h held) bool {
 	if f, ok := b.wantedFallback(v, interfaces); ok {
 		to = &f
 	}
-	if is, err := fallbackIs(ctx, c, to); !is || err != nil {
+	if d, err := compareFallback(ctx, c, to); err != nil || !d.none() {
 		return false
 	}
 	o := overlay{b: b, c: c}

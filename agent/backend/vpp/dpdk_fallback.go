@@ -11,10 +11,11 @@ import (
 
 // With a NIC of its own VPP gets every packet to the node's SIDs, also those for
 // pods that it does not hold. What it has no route for after decapsulation goes
-// on to the host: the kernel is the complete path.
+// on to the host: the kernel is the complete path. So does what it is to drop, such
+// as the rest of the node's pod prefixes: the kernel drops what it has no pod for.
 
-// fallbackSource is the FIB source of the default routes to the host; its
-// priority is below everybody's, so that any other route is preferred.
+// fallbackSource is the FIB source of the routes to the host; its priority is
+// below everybody's, so that any other route to the same prefix is preferred.
 const (
 	fallbackSource   = "sidewinder-host"
 	fallbackPriority = 0xf0
@@ -33,10 +34,23 @@ func defaultRoute(gw netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 }
 
-// fallback is where packets to the host go.
+// halves of a prefix: more specific than a route to the whole, and less than any
+// other within. A single address has none.
+func halves(p netip.Prefix) []netip.Prefix {
+	if p.IsSingleIP() {
+		return nil
+	}
+	upper := p.Addr().AsSlice()
+	upper[p.Bits()/8] |= 0x80 >> (p.Bits() % 8)
+	a, _ := netip.AddrFromSlice(upper) // of the length that it came with
+	return []netip.Prefix{netip.PrefixFrom(p.Addr(), p.Bits()+1), netip.PrefixFrom(a, p.Bits()+1)}
+}
+
+// fallback is where packets to the host go, and which beside all others.
 type fallback struct {
-	host binapi.Index
-	mac  binapi.MAC
+	host  binapi.Index
+	mac   binapi.MAC
+	drops []netip.Prefix
 }
 
 // wantedFallback leads over the first uplink in use that has a wire. False:
@@ -50,7 +64,7 @@ func (b *Backend) wantedFallback(v *view, interfaces []binapi.Interface) (fallba
 			continue // said where the uplink is set up
 		}
 		if s := w.State(interfaces, nil); s.Host.Index != binapi.NoInterface {
-			return fallback{s.Host.Index, h.MAC}, true
+			return fallback{host: s.Host.Index, mac: h.MAC}, true
 		}
 	}
 	return fallback{}, false
@@ -60,7 +74,15 @@ func (b *Backend) wantedFallback(v *view, interfaces []binapi.Interface) (fallba
 func (f fallback) routes(source uint8) []binapi.Route {
 	var out []binapi.Route
 	for _, gw := range fallbackGateways() {
-		out = append(out, binapi.Route{Prefix: defaultRoute(gw), Source: source, Paths: []binapi.Path{{Interface: f.host, Gateway: gw, Weight: 1}}})
+		prefixes := []netip.Prefix{defaultRoute(gw)}
+		for _, d := range f.drops {
+			if d.Addr().Is4() == gw.Is4() {
+				prefixes = append(prefixes, halves(d)...)
+			}
+		}
+		for _, p := range prefixes {
+			out = append(out, binapi.Route{Prefix: p, Source: source, Paths: []binapi.Path{{Interface: f.host, Gateway: gw, Weight: 1}}})
+		}
 	}
 	return out
 }
@@ -73,60 +95,94 @@ func (f fallback) neighbours() []binapi.Neighbour {
 	return out
 }
 
-// fallbackIs reports whether VPP has exactly these default routes; nil: none.
-func fallbackIs(ctx context.Context, c *binapi.Conn, want *fallback) (bool, error) {
+// fallbackDiff is what VPP's routes to the host lack. source 0: the FIB source
+// is yet to be made.
+type fallbackDiff struct {
+	source  uint8
+	stale   []binapi.Route
+	missing bool
+}
+
+func (d fallbackDiff) none() bool { return len(d.stale) == 0 && !d.missing }
+
+// compareFallback compares VPP with what is wanted; nil: nothing. It completes
+// want with what VPP is to drop.
+func compareFallback(ctx context.Context, c *binapi.Conn, want *fallback) (d fallbackDiff, err error) {
 	var sources []binapi.FIBSource
 	if err := do(ctx, c, binapi.FIBSources(&sources)); err != nil {
-		return false, err
+		return d, err
+	}
+	if ours, ok := findSource(sources); ok && want != nil {
+		var routes []binapi.Route
+		if err := do(ctx, c, binapi.Routes(0, false, ours, &routes), binapi.Routes(0, true, ours, &routes)); err != nil {
+			return d, err
+		}
+		for _, r := range routes {
+			if len(r.Paths) == 0 && !r.Foreign {
+				want.drops = append(want.drops, r.Prefix)
+			}
+		}
 	}
 	source, ok := sourceByName(sources, fallbackSource)
 	if !ok {
-		return want == nil, nil
+		d.missing = want != nil
+		return d, nil
 	}
+	d.source = source
 	var have []binapi.Route
 	var neighbours []binapi.Neighbour
 	if err := do(ctx, c, binapi.Routes(0, false, source, &have), binapi.Routes(0, true, source, &have),
 		binapi.Neighbours(false, &neighbours), binapi.Neighbours(true, &neighbours)); err != nil {
-		return false, err
+		return d, err
 	}
-	if want == nil {
-		return len(have) == 0, nil
-	}
-	for _, n := range want.neighbours() {
-		if !slices.Contains(neighbours, n) {
-			return false, nil
+	var wanted []binapi.Route
+	if want != nil {
+		wanted = want.routes(source)
+		for _, n := range want.neighbours() {
+			d.missing = d.missing || !slices.Contains(neighbours, n)
 		}
 	}
-	return slices.EqualFunc(have, want.routes(source), func(x, y binapi.Route) bool {
-		return x.Prefix == y.Prefix && slices.Equal(x.Paths, y.Paths)
-	}), nil
+	// VPP tells the paths that are in force: those of another source hide ours.
+	is := func(h, w binapi.Route) bool {
+		return h.Prefix == w.Prefix && (h.Source != source || slices.Equal(h.Paths, w.Paths))
+	}
+	for _, w := range wanted {
+		d.missing = d.missing || !slices.ContainsFunc(have, func(h binapi.Route) bool { return is(h, w) })
+	}
+	for _, h := range have {
+		if !slices.ContainsFunc(wanted, func(w binapi.Route) bool { return w.Prefix == h.Prefix }) {
+			d.stale = append(d.stale, binapi.Route{Prefix: h.Prefix, Source: source})
+		}
+	}
+	return d, nil
 }
 
-// setFallback brings VPP's default routes in line.
+// setFallback brings VPP's routes to the host in line.
 func (a *applier) setFallback(interfaces []binapi.Interface) error {
 	var want *fallback
 	if f, ok := a.wantedFallback(a.view, interfaces); ok {
 		want = &f
 	}
-	if is, err := fallbackIs(a.ctx, a.c, want); is || err != nil {
-		return err
-	}
-	source, err := a.sourceOf(fallbackSource, fallbackPriority)
-	if err != nil {
+	d, err := compareFallback(a.ctx, a.c, want)
+	if err != nil || d.none() {
 		return err
 	}
 	var calls []*binapi.Call
-	if want == nil {
-		for _, r := range (fallback{}).routes(source) {
-			calls = append(calls, binapi.RouteDel(r))
+	if d.missing {
+		if d.source == 0 {
+			if d.source, err = a.sourceOf(fallbackSource, fallbackPriority); err != nil {
+				return err
+			}
 		}
-		return do(a.ctx, a.c, calls...)
+		for _, n := range want.neighbours() {
+			calls = append(calls, binapi.NeighbourAdd(n))
+		}
+		for _, r := range want.routes(d.source) {
+			calls = append(calls, binapi.RouteReplace(r))
+		}
 	}
-	for _, n := range want.neighbours() {
-		calls = append(calls, binapi.NeighbourAdd(n))
-	}
-	for _, r := range want.routes(source) {
-		calls = append(calls, binapi.RouteReplace(r))
+	for _, r := range d.stale {
+		calls = append(calls, binapi.RouteDel(r))
 	}
 	return do(a.ctx, a.c, calls...)
 }

@@ -184,6 +184,11 @@ func TestDedicatedUplink(t *testing.T) {
 		n.requireReachable(t)
 	})
 	t.Run("WhatVPPDoesNotHoldGoesToTheHost", func(t *testing.T) {
+		// As the agent has it: the rest of the node's own prefixes is dropped.
+		for _, p := range []netip.Prefix{netip.PrefixFrom(ip4(0), 24).Masked(), netip.PrefixFrom(ip6(0), 64).Masked()} {
+			n.want[0].Routes[dataplane.RouteKey{Prefix: p}] = dataplane.Route{}
+		}
+		n.program(t)
 		for _, f := range []struct {
 			to   netip.Addr
 			bits int
@@ -303,6 +308,24 @@ func (n *twoNodes) programAgain(t testing.TB) {
 		return ok
 	}, 20*time.Second, 50*time.Millisecond)
 	n.program(t)
+}
+
+func TestHalves(t *testing.T) {
+	for whole, want := range map[string][]string{
+		"10.244.1.0/24":    {"10.244.1.0/25", "10.244.1.128/25"},
+		"10.244.0.0/15":    {"10.244.0.0/16", "10.245.0.0/16"},
+		"fd10:244:1::/64":  {"fd10:244:1::/65", "fd10:244:1:0:8000::/65"},
+		"0.0.0.0/0":        {"0.0.0.0/1", "128.0.0.0/1"},
+		"10.244.1.1/32":    nil,
+		"10.244.1.2/31":    {"10.244.1.2/32", "10.244.1.3/32"},
+		"fd10:244:1::/127": {"fd10:244:1::/128", "fd10:244:1::1/128"},
+	} {
+		var got []string
+		for _, h := range halves(netip.MustParsePrefix(whole)) {
+			got = append(got, h.String())
+		}
+		require.Equal(t, want, got, whole)
+	}
 }
 
 func TestDedicatedUplinkNeedsTheManager(t *testing.T) {
