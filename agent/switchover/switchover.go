@@ -59,6 +59,9 @@ type Options struct {
 	// Repair has VPP compared with what is wanted: a link of VPP's has lost the
 	// shim.
 	Repair func()
+	// Drop lets go of the connection to a VPP that vpp-manager has given up:
+	// calls to one that hangs would be waited for.
+	Drop func()
 	// Manager reads what vpp-manager says. An error means that there is none,
 	// or none that can be understood.
 	Manager func() (node.Manager, error)
@@ -247,6 +250,7 @@ func (g *Gate) pass() {
 	defer g.work.Unlock()
 	m, merr := g.o.Manager()
 	g.mu.Lock()
+	before := g.last
 	g.last, g.hasMan = m, merr == nil
 	want, links, generation := g.want, g.links, g.generation
 	g.mu.Unlock()
@@ -257,6 +261,9 @@ func (g *Gate) pass() {
 	switch {
 	case merr == nil && m.State != node.StateReady:
 		g.shut(managerReason(m))
+		if over := m.State == node.StateWaiting || m.State == node.StateGivenUp; over && before.State != m.State {
+			g.o.Drop()
+		}
 	case errors.Is(err, dataplane.ErrNotReady):
 		// Where VPP is active, it goes on with what the old and the new state
 		// have in common; where it is not, or nobody knows yet, nothing changes.

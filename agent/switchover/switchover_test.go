@@ -55,6 +55,7 @@ type bench struct {
 	manager  node.Manager
 	absent   error
 	repaired int
+	dropped  int
 }
 
 func newBench() *bench {
@@ -64,6 +65,7 @@ func newBench() *bench {
 	b.Gate = New(Options{
 		Unmet:   func(uint64) (map[dataplane.Key]error, error) { return b.unmet, b.err },
 		Repair:  func() { b.repaired++ },
+		Drop:    func() { b.dropped++ },
 		Manager: func() (node.Manager, error) { return b.manager, b.absent },
 		Uplinks: b.carrier, Pods: b.carrier, Log: log,
 	})
@@ -240,6 +242,18 @@ func TestFailureToShutIsTold(t *testing.T) {
 	b.carrier.noShut = nil
 	b.pass()
 	require.NotContains(t, b.Status().Reason, "map gone")
+}
+
+// TestAVPPThatIsGivenUpIsDropped, once.
+func TestAVPPThatIsGivenUpIsDropped(t *testing.T) {
+	b := newBench()
+	b.Want(want(), links, 1)
+	b.pass()
+	for _, s := range []node.State{node.StateWaiting, node.StateWaiting, node.StateStarting, node.StateReady, node.StateDraining} {
+		b.manager.State = s
+		b.pass()
+		require.Equal(t, 1, b.dropped, s)
+	}
 }
 
 // TestRepairIsAskedFor where VPP's links have lost the shim.
