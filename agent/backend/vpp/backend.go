@@ -89,7 +89,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 		o.DialTimeout = time.Second
 	}
 	if o.PodDriver == DriverTap {
-		return nil, fmt.Errorf("vpp backend: PodDriver: %w", refuseTap(vhostNet))
+		return nil, fmt.Errorf("vpp backend: PodDriver: %q: %w", o.PodDriver, refuseTap(vhostNet))
 	}
 	for _, f := range []struct {
 		field, driver string

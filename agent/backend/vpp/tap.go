@@ -24,9 +24,9 @@ func refuseTap(device string) error {
 	_, err := os.Stat(device)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: pod driver %q: VPP needs %s, which this kernel does not have (module vhost_net); %s", dataplane.ErrUnsupported, DriverTap, device, instead)
+		return fmt.Errorf("%w: VPP needs %s, which this kernel does not have (module vhost_net); %s", dataplane.ErrUnsupported, device, instead)
 	case err != nil:
-		return fmt.Errorf("%w: pod driver %q: %w; %s", dataplane.ErrUnsupported, DriverTap, err, instead)
+		return fmt.Errorf("%w: %w; %s", dataplane.ErrUnsupported, err, instead)
 	}
-	return fmt.Errorf("%w: pod driver %q: pods get a veth from the CNI plugin, by which the kernel takes over when VPP is down; %s", dataplane.ErrUnsupported, DriverTap, instead)
+	return fmt.Errorf("%w: pods get a veth from the CNI plugin, by which the kernel takes over when VPP is down; %s", dataplane.ErrUnsupported, instead)
 }

@@ -23,5 +23,5 @@ func TestTapIsRefusedInWords(t *testing.T) {
 	}
 	_, err := New(context.Background(), Options{PodDriver: DriverTap, Socket: "/none", Locator: netip.MustParsePrefix("fcbb:bb00:1::/48"), Log: testLog(t)})
 	require.ErrorIs(t, err, dataplane.ErrUnsupported)
-	require.ErrorContains(t, err, `PodDriver`)
+	require.ErrorContains(t, err, `PodDriver: "tap"`)
 }
