@@ -34,6 +34,9 @@ type WatchResult struct {
 	MaxGap                time.Duration
 	// MaxGapAt is when the longest gap began.
 	MaxGapAt time.Time
+	// MaxPause is the longest time for which a sender of UDP did not send: the
+	// machine's own, or packets that nobody takes from the sender.
+	MaxPause time.Duration
 	// TCPResets are ends of pods' connections that were reset, TCPMaxGap the
 	// longest time for which one got nothing.
 	TCPResets int
@@ -105,7 +108,7 @@ func (w *Watch) Result(in traffic.Window) WatchResult {
 	for _, s := range w.streams {
 		one := s.Result(in)
 		r.Sent, r.Lost = r.Sent+one.Sent, r.Lost+one.Lost
-		r.WorstLost = max(r.WorstLost, one.Lost)
+		r.WorstLost, r.MaxPause = max(r.WorstLost, one.Lost), max(r.MaxPause, one.MaxSendGap)
 		if one.MaxGap > r.MaxGap {
 			r.MaxGap, r.MaxGapAt = one.MaxGap, one.MaxGapAt
 		}

@@ -59,9 +59,12 @@ type failoverEvent struct {
 	MaxGapMillis ms  `json:"maxGapMillis"`
 	// GapAfterMillis is when that gap began, after VPP was disturbed: at once, or
 	// when VPP took over again.
-	GapAfterMillis ms  `json:"gapAfterMillis"`
-	TCPGapMillis   ms  `json:"tcpMaxGapMillis"`
-	HostLost       int `json:"hostLost"`
+	GapAfterMillis ms `json:"gapAfterMillis"`
+	// PauseMillis is the longest time for which a sender did not send.
+	PauseMillis  ms  `json:"senderMaxPauseMillis"`
+	TCPGapMillis ms  `json:"tcpMaxGapMillis"`
+	HostSent     int `json:"hostSent"`
+	HostLost     int `json:"hostLost"`
 	// HostGapMillis is the longest gap of the nodes\' own pings meanwhile.
 	HostGapMillis ms `json:"hostMaxGapMillis"`
 	BackMillis    ms `json:"backMillis"`
@@ -276,7 +279,7 @@ func summarise(windows []window, result func(traffic.Window) lab.WatchResult) []
 		}
 		k.Events = append(k.Events, failoverEvent{
 			Sent: r.Sent, Lost: r.Lost, MaxLost: r.WorstLost, MaxGapMillis: millis(r.MaxGap), GapAfterMillis: after(w.in.From.Add(lead), r.MaxGapAt),
-			TCPGapMillis: millis(r.TCPMaxGap), HostLost: r.HostLost, HostGapMillis: millis(r.HostMaxGap), BackMillis: millis(w.back),
+			PauseMillis: millis(r.MaxPause), TCPGapMillis: millis(r.TCPMaxGap), HostSent: r.HostSent, HostLost: r.HostLost, HostGapMillis: millis(r.HostMaxGap), BackMillis: millis(w.back),
 		})
 	}
 	return out
