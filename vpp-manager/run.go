@@ -80,6 +80,9 @@ manager.sock.`,
 			s.Ready = func(pid int, version string) {
 				fmt.Fprintf(cmd.OutOrStdout(), "vpp ready: pid %d version %s socket %s\n", pid, version, s.Conf.APISocket())
 			}
+			if err := o.preflight(cmd.Context()); err != nil {
+				return err
+			}
 			return o.run(cmd.Context(), s, log)
 		},
 	}

@@ -73,7 +73,7 @@ type VPP struct {
 	// UplinkDriver is "af_xdp" (shared by the XDP shim), "af_packet" or "dpdk"
 	// (the NIC is VPP's, see vpp-manager).
 	UplinkDriver string `yaml:"uplinkDriver"`
-	// PodDriver is "af_xdp", "af_packet" or "tap".
+	// PodDriver is "af_xdp" or "af_packet".
 	PodDriver string `yaml:"podDriver"`
 	// UplinkRxMode and PodRxMode are when VPP looks for packets: "interrupt",
 	// "adaptive" or "polling". A pod's annotation comes before PodRxMode.
@@ -92,7 +92,6 @@ const (
 	DriverAFXDP    = "af_xdp"
 	DriverAFPacket = "af_packet"
 	DriverDPDK     = "dpdk"
-	DriverTap      = "tap"
 )
 
 // EncapOverhead is what a policy of one segment costs in bytes: an IPv6 header
@@ -260,7 +259,7 @@ func (c *Config) check() []*fieldError {
 		}
 	}
 	oneOf("vpp.uplinkDriver", c.VPP.UplinkDriver, DriverAFXDP, DriverAFPacket, DriverDPDK)
-	oneOf("vpp.podDriver", c.VPP.PodDriver, DriverAFXDP, DriverAFPacket, DriverTap)
+	oneOf("vpp.podDriver", c.VPP.PodDriver, DriverAFXDP, DriverAFPacket)
 	for field, m := range map[string]dataplane.RxMode{"vpp.uplinkRxMode": c.VPP.UplinkRxMode, "vpp.podRxMode": c.VPP.PodRxMode} {
 		oneOf(field, string(m), string(dataplane.RxInterrupt), string(dataplane.RxAdaptive), string(dataplane.RxPolling))
 	}

@@ -54,7 +54,7 @@ func TestRefusals(t *testing.T) {
 		"socket: cni.sock":          `socket: "cni.sock" is not an absolute path`,
 		"vpp: {podRxMode: fast}":    `vpp.podRxMode: "fast" is not one of ["interrupt" "adaptive" "polling"]`,
 		"vpp: {kernelFlows: 3}":     "vpp.kernelFlows: 3 is not between 1024",
-		"vpp: {podDriver: virtio}":  `vpp.podDriver: "virtio" is not one of ["af_xdp" "af_packet" "tap"]`,
+		"vpp: {podDriver: tap}":     `vpp.podDriver: "tap" is not one of ["af_xdp" "af_packet"]`,
 		"resyncInterval: soon":      "line 1",
 		"nodeName: [":               "agent.yaml",
 	} {
@@ -69,12 +69,12 @@ func TestRefusals(t *testing.T) {
 
 // TestAllIsToldAtOnce: unknown fields, wrong types and wrong values, with lines.
 func TestAllIsToldAtOnce(t *testing.T) {
-	_, err := load(t, "nodeName: n1\ndataplan: vpp\ndataplane: x\nuplinks: {}\nvpp:\n  podDriver: virtio\n---\nnodeName: n2\n")
+	_, err := load(t, "nodeName: n1\ndataplan: vpp\ndataplane: x\nuplinks: {}\nvpp:\n  podDriver: tap\n---\nnodeName: n2\n")
 	for _, want := range []string{
 		"agent.yaml: line 2: field dataplan not found",
 		"agent.yaml: line 4: cannot unmarshal",
 		`agent.yaml:3: dataplane: "x" is not one of`,
-		`agent.yaml:6: vpp.podDriver: "virtio" is not one of`,
+		`agent.yaml:6: vpp.podDriver: "tap" is not one of`,
 		"has more than one document",
 	} {
 		require.ErrorContains(t, err, want)

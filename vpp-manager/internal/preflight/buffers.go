@@ -3,6 +3,7 @@ package preflight
 import (
 	"fmt"
 
+	"github.com/sidewinder-net/sidewinder/binapi"
 	"github.com/sidewinder-net/sidewinder/vpp-manager/internal/startup"
 )
 
@@ -88,7 +89,11 @@ func ring(d Driver) int {
 // buffersNeeded is how many buffers are in rings when VPP is full: those of
 // receive rings are always taken, those of the uplinks' send rings under load.
 func buffersNeeded(o Options, uplinks []Link) (always, load int) {
-	always = o.MaxPods * ring(o.PodDriver)
+	perPod := ring(o.PodDriver)
+	if o.PodDriver == AFXDP {
+		perPod = binapi.AFXDPPodRing
+	}
+	always = o.MaxPods * perPod
 	sending := 0
 	for _, l := range uplinks {
 		n := ring(l.Use)

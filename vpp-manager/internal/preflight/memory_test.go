@@ -81,10 +81,10 @@ func TestBuffers(t *testing.T) {
 	o := goodOptions()
 	o.Buffers = 32768
 	expect(t, "buffers", small, o, Failure, "the last pods would receive nothing")
-	expect(t, "buffers", small, o, Failure, "--buffers 81920")
-	o.Buffers = 81920
-	expect(t, "buffers", small, o, OK, "110 pods and the uplinks take 56832")
-	o.Buffers = 78848
+	expect(t, "buffers", small, o, Failure, "--buffers 45056")
+	o.Buffers = 45056
+	expect(t, "buffers", small, o, OK, "110 pods and the uplinks take 28672")
+	o.Buffers = 41000
 	expect(t, "buffers", small, o, Warning, "under load")
 	o.Buffers, o.MaxPods = 32768, 40
 	expect(t, "buffers", small, o, OK, "40 pods")

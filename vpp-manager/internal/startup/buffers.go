@@ -1,5 +1,7 @@
 package startup
 
+import "github.com/sidewinder-net/sidewinder/binapi"
+
 // Rings are the AF_XDP rings that hold packet buffers.
 type Rings struct {
 	// Pods with one queue each.
@@ -7,7 +9,7 @@ type Rings struct {
 	// UplinkQueues of all uplinks together.
 	UplinkQueues int
 	// PodRing and UplinkRing are the sizes of a queue's receive ring and of its
-	// transmit ring. 0: VPP's default.
+	// transmit ring. 0: the agent's default for pods, VPP's for uplinks.
 	PodRing, UplinkRing int
 	// Threads of VPP: each keeps some buffers at hand.
 	Threads int
@@ -29,7 +31,7 @@ const (
 func (r Rings) Buffers() int {
 	pod, uplink := r.PodRing, r.UplinkRing
 	if pod <= 0 {
-		pod = defaultRing
+		pod = binapi.AFXDPPodRing
 	}
 	if uplink <= 0 {
 		uplink = defaultRing

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/sidewinder-net/sidewinder/binapi"
 	"k8s.io/utils/cpuset"
 )
 
@@ -109,7 +111,7 @@ func TestBuffers(t *testing.T) {
 	one := Rings{}.Buffers()
 	require.GreaterOrEqual(t, one, 4096)
 	// Each pod takes a full receive ring at least.
-	require.GreaterOrEqual(t, Rings{Pods: 110}.Buffers(), 110*512+one)
+	require.GreaterOrEqual(t, Rings{Pods: 110}.Buffers(), 110*binapi.AFXDPPodRing+one)
 	require.Equal(t, 2*2*4096, Rings{UplinkQueues: 2, UplinkRing: 4096}.Buffers()-one)
 	require.Greater(t, Rings{Threads: 3}.Buffers(), Rings{Threads: 1}.Buffers())
 	require.Greater(t, Rings{Pods: 1, PodRing: 1024}.Buffers(), Rings{Pods: 1}.Buffers())
