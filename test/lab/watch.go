@@ -20,6 +20,7 @@ const (
 // and the nodes' own pings and a connection over the same uplinks.
 type Watch struct {
 	streams  []*traffic.Stream
+	names    []string // of the streams
 	pods     []*traffic.Conversation
 	pings    []*traffic.Ping
 	host     *traffic.Conversation
@@ -31,7 +32,9 @@ type WatchResult struct {
 	// Sent and Lost are UDP packets of all streams, WorstLost those that one
 	// stream lost; MaxGap is any stream's.
 	Sent, Lost, WorstLost int
-	MaxGap                time.Duration
+	// WorstStream is the one that lost most; empty when none did.
+	WorstStream string
+	MaxGap      time.Duration
 	// MaxGapAt is when the longest gap began.
 	MaxGapAt time.Time
 	// MaxPause is the longest time for which a sender of UDP did not send: the
@@ -86,6 +89,7 @@ func (w *Watch) start(a, b *Node) error {
 			return err
 		}
 		w.streams = append(w.streams, s)
+		w.names = append(w.names, fmt.Sprintf("%s to %s, IPv%d", way.from.Name, way.to.Name, way.family))
 	}
 	var err error
 	if w.host, err = traffic.StartConversation(a.Name, b.Name, b.Underlay(), watchChunks); err != nil {
@@ -105,8 +109,11 @@ func (w *Watch) start(a, b *Node) error {
 // way counts as lost: leave a moment between the end of a window and the call.
 func (w *Watch) Result(in traffic.Window) WatchResult {
 	var r WatchResult
-	for _, s := range w.streams {
+	for i, s := range w.streams {
 		one := s.Result(in)
+		if one.Lost > r.WorstLost {
+			r.WorstStream = w.names[i]
+		}
 		r.Sent, r.Lost = r.Sent+one.Sent, r.Lost+one.Lost
 		r.WorstLost, r.MaxPause = max(r.WorstLost, one.Lost), max(r.MaxPause, one.MaxSendGap)
 		if one.MaxGap > r.MaxGap {

@@ -53,10 +53,13 @@ type failover struct {
 
 // failoverEvent is one disturbance.
 type failoverEvent struct {
-	Sent         int `json:"sent"`
-	Lost         int `json:"lost"`
-	MaxLost      int `json:"maxLost"`
-	MaxGapMillis ms  `json:"maxGapMillis"`
+	At      time.Time `json:"at"`
+	Sent    int       `json:"sent"`
+	Lost    int       `json:"lost"`
+	MaxLost int       `json:"maxLost"`
+	// WorstStream lost MaxLost; empty when none lost anything.
+	WorstStream  string `json:"worstStream,omitempty"`
+	MaxGapMillis ms     `json:"maxGapMillis"`
 	// GapAfterMillis is when that gap began, after VPP was disturbed: at once, or
 	// when VPP took over again.
 	GapAfterMillis ms `json:"gapAfterMillis"`
@@ -65,7 +68,7 @@ type failoverEvent struct {
 	TCPGapMillis ms  `json:"tcpMaxGapMillis"`
 	HostSent     int `json:"hostSent"`
 	HostLost     int `json:"hostLost"`
-	// HostGapMillis is the longest gap of the nodes\' own pings meanwhile.
+	// HostGapMillis is the longest gap of the nodes' own pings meanwhile.
 	HostGapMillis ms `json:"hostMaxGapMillis"`
 	BackMillis    ms `json:"backMillis"`
 }
@@ -278,7 +281,7 @@ func summarise(windows []window, result func(traffic.Window) lab.WatchResult) []
 			k.Broken++
 		}
 		k.Events = append(k.Events, failoverEvent{
-			Sent: r.Sent, Lost: r.Lost, MaxLost: r.WorstLost, MaxGapMillis: millis(r.MaxGap), GapAfterMillis: after(w.in.From.Add(lead), r.MaxGapAt),
+			At: w.in.From.Add(lead), Sent: r.Sent, Lost: r.Lost, MaxLost: r.WorstLost, WorstStream: r.WorstStream, MaxGapMillis: millis(r.MaxGap), GapAfterMillis: after(w.in.From.Add(lead), r.MaxGapAt),
 			PauseMillis: millis(r.MaxPause), TCPGapMillis: millis(r.TCPMaxGap), HostSent: r.HostSent, HostLost: r.HostLost, HostGapMillis: millis(r.HostMaxGap), BackMillis: millis(w.back),
 		})
 	}
