@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"time"
@@ -17,6 +18,8 @@ const (
 	sysctlNoIPv6 = "ipv6/conf/disable_ipv6"
 	sysctlDAD    = "ipv6/conf/accept_dad"
 	sysctlDADNum = "ipv6/conf/dad_transmits"
+	sysctlNotify = "ipv6/conf/ndisc_notify"
+	sysctlGARP   = "ipv4/conf/arp_notify"
 )
 
 // errRoutes: the kernel refuses routes or next hops; all else is set.
@@ -66,8 +69,12 @@ func apply(name string, s Settings, age time.Duration) error {
 	}
 	if s.Up {
 		// The addresses were checked for duplicates when they were first
-		// given: again would keep them out of use for a second.
-		if err := withoutDAD(name, s.Sysctls, func() error {
+		// given: again would keep them out of use for a second. Those of IPv4
+		// come before up, which announces them.
+		if err := announced(name, s.Sysctls, func() error {
+			if err := putAddresses(link, ofFamily(s.Addresses, unix.AF_INET), age); err != nil {
+				return err
+			}
 			if err := netlink.LinkSetUp(link); err != nil {
 				return fail("up", err)
 			}
@@ -110,14 +117,17 @@ func setFlags(link netlink.Link, s Settings) error {
 	return nil
 }
 
-// withoutDAD runs do while the link does not check for duplicate addresses
-// (RFC 4862 §5.4).
-func withoutDAD(name string, sysctls map[string]string, do func() error) error {
-	if _, ok := sysctls[sysctlDADNum]; !ok {
-		return do() // no IPv6
-	}
-	for _, key := range []string{sysctlDAD, sysctlDADNum} {
-		if err := writeSysctl(name, key, "0"); err != nil {
+// announced runs do while the link does not check for duplicate addresses (RFC
+// 4862 §5.4) and announces those that it gets (RFC 4861 §7.2.6, RFC 5227 §3):
+// who asked for one while it was away would ask again a second later.
+func announced(name string, sysctls map[string]string, do func() error) error {
+	during := map[string]string{sysctlDAD: "0", sysctlDADNum: "0", sysctlNotify: "1", sysctlGARP: "1"}
+	maps.DeleteFunc(during, func(key, _ string) bool {
+		_, ok := sysctls[key]
+		return !ok // the kernel is without this family
+	})
+	for key, value := range during {
+		if err := writeSysctl(name, key, value); err != nil {
 			return err
 		}
 	}
@@ -125,10 +135,44 @@ func withoutDAD(name string, sysctls map[string]string, do func() error) error {
 	if err == nil {
 		err = settled(name)
 	}
-	for _, key := range []string{sysctlDAD, sysctlDADNum} {
+	for key := range during {
 		err = errors.Join(err, writeSysctl(name, key, sysctls[key]))
 	}
 	return err
+}
+
+// announce tells the neighbours of a veth of the host's addresses on it, once
+// they can be reached. To set the address that it has makes the kernel do so, and
+// forget what it knows of the neighbours.
+func announce(name string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
+	sysctls, err := readSysctls(name)
+	if err != nil {
+		return err
+	}
+	neighbours, err := neighboursOf(link.Attrs().Index)
+	if err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
+	if err := announced(name, sysctls, func() error {
+		return netlink.LinkSetHardwareAddr(link, link.Attrs().HardwareAddr)
+	}); err != nil {
+		return fmt.Errorf("link %s: announcement: %w", name, err)
+	}
+	return setNeighbours(link.Attrs().Index, neighbours)
+}
+
+func ofFamily(all []Object, family byte) []Object {
+	var out []Object
+	for _, o := range all {
+		if o.Raw[0] == family {
+			out = append(out, o)
+		}
+	}
+	return out
 }
 
 // settled waits until the kernel has looked at all addresses of a link: it does
@@ -166,16 +210,9 @@ func sameAddress(a, b []byte) bool {
 // the first IPv4 address of a prefix is the primary one, and the last IPv6
 // address comes first.
 func inOrder(all []Object) []Object {
-	var v4, v6 []Object
-	for _, o := range all {
-		if o.Raw[0] == unix.AF_INET6 {
-			v6 = append(v6, o)
-		} else {
-			v4 = append(v4, o)
-		}
-	}
+	v6 := ofFamily(all, unix.AF_INET6)
 	slices.Reverse(v6)
-	return append(v4, v6...)
+	return append(ofFamily(all, unix.AF_INET), v6...)
 }
 
 // putAddresses adds those that are not there.

@@ -244,6 +244,19 @@ func TestRestoreFromEveryStep(t *testing.T) {
 	}
 }
 
+func TestAnUplinkThatIsNotWantedAnyMoreIsRestored(t *testing.T) {
+	inNetns(t)
+	newHost(t)
+	before := show(t)
+	dir := t.TempDir()
+	require.NoError(t, newUplinks(t, dir, vdev).Take())
+	next := newUplinks(t, dir)
+	require.NoError(t, next.Take())
+	require.Empty(t, next.Held())
+	require.Equal(t, before, show(t))
+	require.Equal(t, "far0", peerOf(t, "eth0"))
+}
+
 func TestChangesWhileVPPHasTheNICComeBack(t *testing.T) {
 	inNetns(t)
 	newHost(t)

@@ -235,6 +235,13 @@ func newProbe(t *testing.T, from, to string) *probe {
 	return p
 }
 
+// backSince tells whether a packet has come back after a time.
+func (p *probe) backSince(t time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.times) > 0 && p.times[len(p.times)-1].After(t)
+}
+
 // end returns how many were sent and lost, and the longest time without one.
 func (p *probe) end() (sent, lost int, gap time.Duration) {
 	close(p.stop)
@@ -254,13 +261,20 @@ func during(t *testing.T, what string, do func()) {
 	v4, v6 := newProbe(t, "10.9.0.1:0", "10.9.0.2:7"), newProbe(t, "[2001:db8::1]:0", "[2001:db8::2]:7")
 	time.Sleep(200 * time.Millisecond)
 	do()
-	time.Sleep(300 * time.Millisecond)
+	done := time.Now()
 	for name, p := range map[string]*probe{"IPv4": v4, "IPv6": v6} {
-		p.mu.Lock()
-		recent := len(p.times) > 0 && time.Since(p.times[len(p.times)-1]) < 200*time.Millisecond
-		p.mu.Unlock()
+		recent := false
+		for range 500 {
+			if recent = p.backSince(done); recent {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
 		sent, lost, gap := p.end()
 		t.Logf("%s, %s: %d packets sent, %d lost, longest gap %s", what, name, sent, lost, gap.Round(time.Millisecond))
+		if !recent {
+			t.Logf("%s%s%s", ip(t, "addr show dev eth0"), ip(t, "neigh show"), ip(t, "-6 route"))
+		}
 		require.True(t, recent, "the host is not on the network after: %s (%s)", what, name)
 		require.Positive(t, sent-lost)
 	}

@@ -35,7 +35,10 @@ func (u *Uplinks) Connect(ctx context.Context, socket string) error {
 			err = setMTU(d.Aside, d.Settings.MTU)
 		}
 		if err == nil {
-			err = u.announce(ctx, c, d, s)
+			err = u.mark(ctx, c, d, s)
+		}
+		if err == nil {
+			err = announce(d.Link)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("uplink %s: %w", d.Link, err))
@@ -65,9 +68,9 @@ func setMTU(link string, mtu int) error {
 	return nil
 }
 
-// announce tags VPP's interface as one that is on an uplink and waits for the
+// mark tags VPP's interface as one that is on an uplink and waits for the
 // agent.
-func (u *Uplinks) announce(ctx context.Context, c *binapi.Conn, d Description, s binapi.WireState) error {
+func (u *Uplinks) mark(ctx context.Context, c *binapi.Conn, d Description, s binapi.WireState) error {
 	if s.NIC.Tag != "" {
 		return nil
 	}
