@@ -43,6 +43,7 @@ func newLab(t *testing.T, o lab.Options) *lab.Lab {
 	if !ok {
 		t.Skip("needs namespaces: root or user namespaces")
 	}
+	labtest.Alone(t)
 	var err error
 	o.Dir, err = os.MkdirTemp(in.Dir, "test")
 	require.NoError(t, err)

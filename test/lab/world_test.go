@@ -24,9 +24,18 @@ func tryWorld(t *testing.T, l *lab.Lab) {
 	w, err := l.Surround(l.Node(1), l.Node(2))
 	require.NoError(t, err)
 	defer w.Close()
-	require.Len(t, w.Ways, 20)
+	require.GreaterOrEqual(t, len(w.Ways), 16)
+	before, err := l.Node(1).Status(t.Context())
+	require.NoError(t, err)
 	worked, err := w.Try(t.Context())
 	require.NoError(t, err)
+	after, err := l.Node(1).Status(t.Context())
+	require.NoError(t, err)
+	if l.Node(1).RunsVPP() {
+		require.NoError(t, lab.KeptByKernel(before, after))
+	} else {
+		require.Error(t, lab.KeptByKernel(before, after), "there are no shims")
+	}
 	require.Equal(t, len(w.Ways), worked)
 	requireReach(t, l)
 }

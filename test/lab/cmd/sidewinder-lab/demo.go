@@ -79,6 +79,9 @@ func (f *demoFlags) common(cmd *cobra.Command) {
 }
 
 func (f demoFlags) run(ctx context.Context) error {
+	if f.pods < lab.MinPods || f.pods > maxDemoPods {
+		return fmt.Errorf("pods: %d is not between %d and %d", f.pods, lab.MinPods, maxDemoPods)
+	}
 	if f.bin == "" {
 		self, err := os.Executable()
 		if err != nil {

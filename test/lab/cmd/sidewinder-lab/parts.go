@@ -137,9 +137,17 @@ func (d *demo) surroundings(ctx context.Context) error {
 			return err
 		}
 		defer w.Close()
+		before, err := nodes[0].Status(ctx)
+		if err != nil {
+			return err
+		}
 		worked, err := w.Try(ctx)
 		d.report.Surroundings = reachability{Tried: len(w.Ways), OK: worked}
 		note("%d of %d ways: pods and hosts, services that the kernel translates, masquerade", worked, len(w.Ways))
+		if nodes[0].RunsVPP() {
+			after, serr := nodes[0].Status(ctx)
+			err = errors.Join(err, serr, lab.KeptByKernel(before, after))
+		}
 		return err
 	})
 }

@@ -223,6 +223,8 @@ func requireGood(t *testing.T, r report) {
 	require.Equal(t, 2, r.Pods)
 	const pairs, families, checks = 6 * 5, 2, 4
 	require.Equal(t, reachability{Tried: pairs * families * checks, OK: pairs * families * checks}, r.Reachability)
+	require.GreaterOrEqual(t, r.Surroundings.Tried, 16)
+	require.Equal(t, r.Surroundings.Tried, r.Surroundings.OK)
 	require.Equal(t, 1000, r.FlowLabels.Flows)
 	require.GreaterOrEqual(t, r.FlowLabels.Distinct, 950)
 	require.Len(t, r.FlowLabels.Paths, 2)
@@ -239,7 +241,7 @@ func requireGood(t *testing.T, r report) {
 func needVPP(t *testing.T) {
 	t.Helper()
 	needRoot(t)
-	if _, err := find.Find(context.Background(), "", binapi.GroupAFPacket); err != nil {
+	if _, err := find.Find(context.Background(), "", binapi.GroupAFPacket, binapi.GroupAFXDP); err != nil {
 		t.Skipf("VPP not found: %v", err)
 	}
 }
