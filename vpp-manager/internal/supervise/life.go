@@ -140,7 +140,7 @@ func (s *Supervisor) ready(ctx context.Context, p *Process, e *end) {
 	case <-p.Done():
 		e.err = p.Death()
 	case v := <-verdict:
-		e.err = s.kill(p, v)
+		e.err = s.kill(ctx, p, v)
 	case <-ctx.Done():
 		s.drain(p, &Report{}) // VPP is stopped by the caller
 		e.planned = true
@@ -155,8 +155,9 @@ func (s *Supervisor) ready(ctx context.Context, p *Process, e *end) {
 	}
 }
 
-// kill ends a VPP that hangs, the traffic first.
-func (s *Supervisor) kill(p *Process, v watchdog.Verdict) error {
+// kill ends a VPP that hangs, the traffic first. One that turns out to have
+// crashed is left to end by itself.
+func (s *Supervisor) kill(ctx context.Context, p *Process, v watchdog.Verdict) error {
 	err := &HangError{Verdict: v}
 	log := s.Log.WithFields(logrus.Fields{"pid": p.PID(), "verdict": string(v)})
 	if s.Traffic != nil {
@@ -167,14 +168,33 @@ func (s *Supervisor) kill(p *Process, v watchdog.Verdict) error {
 			log = log.WithError(err)
 		}
 	}
-	log.Error("VPP hangs; its traffic goes to the kernel, and it is killed")
-	p.Kill()
+	dumps := dumpsCore(p.PID())
+	if dumps {
+		log.Error("VPP has crashed and dumps core; its traffic goes to the kernel")
+	} else {
+		log.Error("VPP hangs; its traffic goes to the kernel, and it is killed")
+		p.Kill()
+	}
 	// One in uninterruptible sleep ends when the kernel lets it; till then
 	// there cannot be another.
 	s.shared().journal.set(node.StateWaiting, func(m *node.Manager) {
 		m.LastDeath, m.LastDeathAt = err.Error(), time.Now()
+		if dumps {
+			m.LastDeath = "VPP has crashed and dumps core"
+		}
 	})
+	if dumps {
+		select {
+		case <-p.Done():
+		case <-ctx.Done():
+		case <-time.After(dumpTimeout):
+		}
+		p.Kill()
+	}
 	<-p.Done()
+	if p.crashed() {
+		return p.Death()
+	}
 	return err
 }
 
