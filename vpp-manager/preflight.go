@@ -51,7 +51,7 @@ docs/preflight.md has a section for each check.`,
 	f.StringSliceVar(&o.Uplinks, "uplink", nil, "interface that faces the underlay, or NAME=dpdk[:DEVICE] for one that VPP drives itself, as given to run; repeatable (default: those of the default IPv6 route)")
 	f.BoolVar(&o.NoIOMMU, "uplink-no-iommu", false, "as given to run: a NIC may be given to VPP without an IOMMU")
 	f.StringVar(&driver, "driver", driver, "of the uplinks that name none: af_xdp, af_packet or dpdk")
-	f.StringVar(&podDriver, "pod-driver", podDriver, "of the pods: af_xdp, af_packet, tap or memif")
+	f.StringVar(&podDriver, "pod-driver", podDriver, "of the pods: af_xdp or af_packet")
 	f.IntVar(&o.MaxPods, "max-pods", o.MaxPods, "pods that VPP is to hold")
 	f.IntVar(&o.PodMTU, "pod-mtu", 0, "MTU of pods, as in the agent's configuration; 0: the uplink's less the encapsulation")
 	f.IntVar(&o.Workers, "workers", 0, "threads beside the main one, as given to run")

@@ -54,12 +54,11 @@ func (o Options) poolBuffers(page uint64) int {
 }
 
 // Buffers that an interface holds in its rings: VPP's af_xdp fills a ring of
-// 512 for each queue, and as many may wait to be sent; af_packet copies; memif,
-// dpdk and tap fill rings of 1024, 1024 and 256.
+// 512 for each queue, and as many may wait to be sent; dpdk fills rings of 1024;
+// af_packet copies.
 const (
 	ringAFXDP = 512
-	ringLarge = 1024
-	ringTap   = 256
+	ringDPDK  = 1024
 	// inFlight is for packets inside VPP, for each thread.
 	inFlight = 2048
 )
@@ -78,10 +77,8 @@ func ring(d Driver) int {
 	switch d {
 	case AFXDP:
 		return ringAFXDP
-	case Memif, DPDK:
-		return ringLarge
-	case Tap:
-		return ringTap
+	case DPDK:
+		return ringDPDK
 	}
 	return 0
 }
@@ -113,7 +110,7 @@ func buffers(in input) Finding {
 	page := in.pageSize()
 	have := in.poolBuffers(page)
 	always, load := buffersNeeded(in.Options, links)
-	what := fmt.Sprintf("%d, of %d asked for, fit into pages of %s", have, in.Buffers, bytesText(page))
+	what := fmt.Sprintf("%d, of %d asked for, fit into pages of %s%s", have, in.Buffers, bytesText(page), in.runsAlready())
 	want := in.Options
 	for want.poolBuffers(page) < load && want.Buffers < 1<<24 {
 		want.Buffers += 4096 - want.Buffers%4096

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -120,7 +121,7 @@ func sample() Report {
 		{Check: "vpp-binary", Title: "VPP is installed", Finding: ok("/usr/bin/vpp (from PATH)")},
 		{Check: "uplink-mtu", Title: "the MTU fits", Finding: failure("podMTU: 1738 in the agent's configuration", "MTU 9000: %s", strings.Repeat("words ", 30)).of("eth0")},
 		{Check: "vrf", Title: "VRF", Finding: warning("a kernel with <CONFIG_NET_VRF>", "operation not supported")},
-		{Check: "vhost-net", Title: "/dev/vhost-net", Finding: skipped("only for tap")},
+		{Check: "vfio", Title: "VFIO", Finding: skipped("only for uplinks with dpdk")},
 	}}
 }
 
@@ -162,16 +163,18 @@ func TestJSONIsReadBack(t *testing.T) {
 func TestValidate(t *testing.T) {
 	require.NoError(t, DefaultOptions().Validate())
 	for want, change := range map[string]func(*Options){
-		"--driver":      func(o *Options) { o.Driver = "tap" },
-		"--pod-driver":  func(o *Options) { o.PodDriver = DPDK },
-		"--uplink":      func(o *Options) { o.Uplinks = []string{"0000:00:03.0"} },
-		"interface":     func(o *Options) { o.Uplinks = []string{"a-name-that-is-too-long"} },
-		"--max-pods":    func(o *Options) { o.MaxPods = -1 },
-		"--pod-mtu":     func(o *Options) { o.PodMTU = 1000 },
-		"--workers":     func(o *Options) { o.Workers = -1 },
-		"--main-heap":   func(o *Options) { o.MainHeap = "much" },
-		"--buffers":     func(o *Options) { o.Buffers = 12 },
-		"--buffer-data": func(o *Options) { o.BufferData = 100 },
+		"--driver": func(o *Options) { o.Driver = "tap" },
+		"--pod-driver: \"dpdk\" is not one of af_xdp, af_packet": func(o *Options) { o.PodDriver = DPDK },
+		"--pod-driver: \"tap\"":                                  func(o *Options) { o.PodDriver = "tap" },
+		"--pod-driver: \"memif\"":                                func(o *Options) { o.PodDriver = "memif" },
+		"--uplink":                                               func(o *Options) { o.Uplinks = []string{"0000:00:03.0"} },
+		"interface":                                              func(o *Options) { o.Uplinks = []string{"a-name-that-is-too-long"} },
+		"--max-pods":                                             func(o *Options) { o.MaxPods = -1 },
+		"--pod-mtu":                                              func(o *Options) { o.PodMTU = 1000 },
+		"--workers":                                              func(o *Options) { o.Workers = -1 },
+		"--main-heap":                                            func(o *Options) { o.MainHeap = "much" },
+		"--buffers":                                              func(o *Options) { o.Buffers = 12 },
+		"--buffer-data":                                          func(o *Options) { o.BufferData = 100 },
 	} {
 		o := DefaultOptions()
 		change(&o)
@@ -202,8 +205,25 @@ func TestDocumentation(t *testing.T) {
 		_, section, _ := strings.Cut(string(raw), "### `"+c.name+"`")
 		section, _, _ = strings.Cut(section, "\n### ")
 		require.Equal(t, c.start, strings.Contains(section, "*At start"), "%s: made at start", c.name)
-		require.Regexp(t, `(?m)^`+c.name+` .*(ok|warning|failure|skipped)  `, string(raw), "the table shows %s", c.name)
 	}
+
+	_, table, _ := strings.Cut(string(raw), "\nCHECK ")
+	_, table, _ = strings.Cut(table, "\n")
+	table, summary, _ := strings.Cut(table, "\n\n")
+	want, got = nil, nil
+	for _, c := range checks() {
+		want = append(want, c.name)
+	}
+	verdicts := map[string]int{}
+	for _, m := range regexp.MustCompile(`(?m)^([a-z0-9-]+).* {2}(ok|warning|failure|skipped) {2,}\S`).FindAllStringSubmatch(table, -1) {
+		verdicts[m[2]]++
+		if len(got) == 0 || got[len(got)-1] != m[1] {
+			got = append(got, m[1])
+		}
+	}
+	require.Equal(t, want, got, "the table")
+	require.Contains(t, summary, fmt.Sprintf(": %d ok, %s, %s, %d skipped\n", verdicts["ok"],
+		count(verdicts["warning"], "warning"), count(verdicts["failure"], "failure"), verdicts["skipped"]))
 }
 
 // TestOrdinaryUser: without root nothing is made up; what was not tried says so.

@@ -23,6 +23,7 @@ func checks() []check {
 		{name: "xdp-shim", title: "the kernel takes the XDP shim", start: true, skip: xdp, run: feature(FeatureShim)},
 		{name: "xdp-veth", title: "it can be attached to veth", start: true, skip: xdp, run: feature(FeatureXDP)},
 		{name: "af-xdp", title: "AF_XDP sockets work as VPP uses them", start: true, skip: xdp, run: feature(FeatureAFXDP)},
+		{name: "guard", title: "the kernel takes over in the moment in which VPP dies", skip: xdp, run: one(guard)},
 		{name: "btf", title: "the kernel describes its types", skip: xdp, run: one(btf)},
 		{name: "bpffs", title: "the BPF file system", skip: xdp, run: one(bpffs)},
 		{name: "seg6-encap", title: "the kernel encapsulates (H.Encaps.Red)", run: feature(FeatureEncap)},
@@ -58,7 +59,8 @@ func checks() []check {
 		{name: "forwarding", title: "forwarding can be turned on", skip: shared, run: one(forwarding)},
 		{name: "rp-filter", title: "reverse path filter", skip: shared, run: eachWith(rpFilter, AFXDP, AFPacket)},
 
-		{name: "vhost-net", title: "/dev/vhost-net", skip: needs(Tap), run: one(vhostNet)},
+		{name: "memif", title: "VPP has the plugins of pods' memifs", run: one(memif)},
+		{name: "vhost-net", title: "/dev/vhost-net", run: one(vhostNet)},
 		{name: "vfio", title: "VFIO for a NIC of VPP's own", skip: dpdk, run: eachWith(vfio, DPDK)},
 		{name: "iommu-group", title: "the IOMMU group of a NIC of VPP's own", skip: dpdk, run: eachWith(iommuGroup, DPDK)},
 	}

@@ -43,6 +43,7 @@ func goodFiles() map[string]string {
 		"proc/self/status":                            "Name:\tvpp-manager\nCapEff:\t000001ffffffffff\nCpus_allowed_list:\t0-7\n",
 		"proc/self/uid_map":                           "         0          0 4294967295\n",
 		"proc/self/ns/net":                            "-> net:[1]",
+		"proc/self/ns/pid":                            "-> pid:[4026531836]",
 		"proc/self/cgroup":                            "0::/system.slice/vpp.service\n",
 		"proc/meminfo":                                "MemAvailable: 8000000 kB\nHugePages_Total: 1024\nHugePages_Free: 1024\nHugePages_Rsvd: 0\nHugepagesize: 2048 kB\n",
 		"proc/cpuinfo":                                "processor\t: 0\nflags\t\t: fpu tsc constant_tsc nonstop_tsc\n",
@@ -99,6 +100,7 @@ func goodMachine(t *testing.T, change map[string]string, uplinks ...Link) Machin
 			return names, nil
 		},
 		Try:    func(context.Context) Features { return Features{} },
+		Guard:  func() error { return nil },
 		Locate: func(string) (find.VPP, error) { return find.VPP{Path: "/usr/bin/vpp", From: "PATH"}, nil },
 		Find: func(context.Context, string, ...binapi.Group) (find.VPP, error) {
 			return find.VPP{Path: "/usr/bin/vpp", From: "PATH", Version: "25.10-release"}, nil

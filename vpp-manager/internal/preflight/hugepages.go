@@ -59,7 +59,7 @@ func hugePages(in input) Finding {
 	}
 	heap, perNode := in.hugeNeed(h)
 	need := heap + perNode*uint64(len(h.Nodes))
-	what := fmt.Sprintf("%d for the heap and %d for the buffers of each NUMA node (%d), of %s each", heap, perNode, len(h.Nodes), bytesText(h.Size))
+	what := fmt.Sprintf("%d for the heap and %d for the buffers of each NUMA node (%d), of %s each%s", heap, perNode, len(h.Nodes), bytesText(h.Size), in.runsAlready())
 	if in.fits(h) {
 		return ok("%d free, %d needed: %s", h.Free, need, what)
 	}

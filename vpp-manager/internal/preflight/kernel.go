@@ -16,9 +16,11 @@ const (
 	fullKernel = "6.1"
 )
 
-// since names what came with a kernel release, newest first. That of SRv6 is
-// from segment-routing.net/open-software/linux, the rest from the kernel's own
-// history.
+// since names what came with a kernel release, newest first: the first one after
+// the change went into the kernel's history, 848f3c0d4769 (NEXT-C-SID),
+// b07c8cdbe918 (H.Encaps.Red), 7482e3841d52 (NTF_EXT_MANAGED), d05512618056
+// (bpf_ktime_get_coarse_ns), 77cd0d7b3f25 (need_wakeup), c05cd3645814 (unaligned
+// chunks), ab84be7e54fc (nexthop objects).
 var since = []struct{ release, what string }{
 	{"6.1", "End with NEXT-C-SID (uN)"},
 	{"6.0", "H.Encaps.Red, without which the kernel cannot carry the overlay while VPP is down"},
@@ -60,9 +62,9 @@ func judgeKernel(text string, afXDP bool) Finding {
 
 func btf(in input) Finding {
 	if in.exists("sys/kernel/btf/vmlinux") {
-		return ok("/sys/kernel/btf/vmlinux is there; the shim does not need it, tools that look into it do")
+		return ok("/sys/kernel/btf/vmlinux is there, for the guard; the shim does not need it")
 	}
-	return ok("no /sys/kernel/btf/vmlinux; not needed: the shim has no relocations against the kernel's types")
+	return ok("no /sys/kernel/btf/vmlinux; the shim does not need it, and the guard acts later without")
 }
 
 func bpffs(in input) Finding {

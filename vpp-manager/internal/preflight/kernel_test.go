@@ -45,10 +45,29 @@ func TestJudgeKernel(t *testing.T) {
 func TestKernelFiles(t *testing.T) {
 	o := goodOptions()
 	expect(t, "kernel-version", goodMachine(t, nil), o, OK, "6.12.9-200.fc41.x86_64")
-	expect(t, "btf", goodMachine(t, map[string]string{"sys/kernel/btf/vmlinux": "gone"}), o, OK, "not needed")
+	expect(t, "btf", goodMachine(t, map[string]string{"sys/kernel/btf/vmlinux": "gone"}), o, OK, "the shim does not need it")
 	expect(t, "bpffs", goodMachine(t, nil), o, OK, "mounted at /sys/fs/bpf; not needed")
 	expect(t, "bpffs", goodMachine(t, map[string]string{"proc/mounts": "proc /proc proc rw 0 0\n"}), o, OK, "not mounted; not needed")
 	expect(t, "flow-label", goodMachine(t, map[string]string{"proc/sys/net/ipv6/seg6_flowlabel": "gone"}), o, Warning, "one flow label")
+}
+
+func TestGuard(t *testing.T) {
+	const lost = "some tens are lost instead of 0 to 2"
+	refuses := func(err error) Machine {
+		m := goodMachine(t, nil)
+		m.Guard = func() error { return err }
+		return m
+	}
+	o := goodOptions()
+	expect(t, "guard", goodMachine(t, nil), o, OK, "all three")
+	expect(t, "guard", refuses(fmt.Errorf("guard: %w: %w", xdp.ErrUnsupported, unix.EPERM)), o, Warning, "CAP_BPF and CAP_PERFMON")
+	expect(t, "guard", refuses(fmt.Errorf("guard: %w: %w", xdp.ErrUnsupported, unix.EINVAL)), o, Warning, "CONFIG_BPF_EVENTS")
+	expect(t, "guard", refuses(errTest), o, Warning, lost)
+	expect(t, "guard", refuses(unix.EPERM), o, Warning, lost)
+	expect(t, "guard", goodMachine(t, map[string]string{"proc/self/ns/pid": "-> pid:[4026532001]"}), o, Warning, "hostPID: true")
+	expect(t, "guard", goodMachine(t, map[string]string{"sys/kernel/btf/vmlinux": "gone"}), o, Warning, "CONFIG_DEBUG_INFO_BTF")
+	o.Driver, o.PodDriver = AFPacket, AFPacket
+	expect(t, "guard", refuses(errTest), o, Skipped, "only for af_xdp")
 }
 
 func TestJudgeFeature(t *testing.T) {

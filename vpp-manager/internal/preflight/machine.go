@@ -25,6 +25,9 @@ type Machine struct {
 	Defaults func() ([]string, error)
 	// Try tells what the kernel can do.
 	Try func(ctx context.Context) Features
+	// Guard tries what turns the traffic to the kernel in the moment in which
+	// VPP dies.
+	Guard func() error
 	// Locate and Find are those of package find; Installed keeps the plugins
 	// that lie beside the VPP at path.
 	Locate    func(explicit string) (find.VPP, error)
@@ -79,7 +82,7 @@ type Program struct {
 // ThisMachine is the one that the process runs on.
 func ThisMachine() Machine {
 	return Machine{
-		Root: "/", Links: links, Defaults: defaults, Try: try,
+		Root: "/", Links: links, Defaults: defaults, Try: try, Guard: tryGuard,
 		Locate: find.Locate, Find: find.Find, Installed: startup.InstalledPlugins,
 		Rlimit: rlimit, Space: space,
 	}

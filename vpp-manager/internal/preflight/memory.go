@@ -28,10 +28,11 @@ func memory(in input) Finding {
 	if limit, used, found := in.cgroupMemory(); found && limit-min(limit, used) < free {
 		free, where = limit-min(limit, used), "left in this control group"
 	}
+	text := fmt.Sprintf("%s %s, VPP takes up to %s%s", bytesText(free), where, bytesText(need), in.runsAlready())
 	if free < need {
-		return warning("free some memory or raise the container's limit; or less for VPP: --main-heap, --buffers", "%s %s, VPP takes up to %s", bytesText(free), where, bytesText(need))
+		return warning("free some memory or raise the container's limit; or less for VPP: --main-heap, --buffers", "%s", text)
 	}
-	return ok("%s %s, VPP takes up to %s", bytesText(free), where, bytesText(need))
+	return ok("%s", text)
 }
 
 // cgroupMemory is this process's memory limit (control groups, version 2) and

@@ -110,6 +110,25 @@ func TestMemory(t *testing.T) {
 	expect(t, "memory", goodMachine(t, map[string]string{"proc/meminfo": ""}), o, Skipped, "")
 }
 
+// TestMemoryOfARunningVPP: what it has taken is not free, and the text says so.
+func TestMemoryOfARunningVPP(t *testing.T) {
+	const text = "VPP runs, process 77: what it has taken does not count as free here"
+	files := meminfo(500, 100)
+	files["proc/77/comm"], files["proc/77/ns/net"] = "vpp_main\n", "-> net:[1]"
+	files["proc/77/cmdline"] = "/usr/bin/vpp\x00-c\x00/run/vpp/startup.conf\x00"
+	o := goodOptions()
+	m := goodMachine(t, files)
+	expect(t, "huge-pages", m, o, Warning, text)
+	expect(t, "buffers", m, o, OK, text)
+	expect(t, "memory", m, o, OK, text)
+	o.RunDir = "/run/other"
+	for _, name := range []string{"huge-pages", "buffers", "memory"} {
+		for _, res := range result(t, name, m, o) {
+			require.NotContains(t, res.Found, "VPP runs", "another's run directory")
+		}
+	}
+}
+
 func TestSharedMemory(t *testing.T) {
 	o := goodOptions()
 	m := goodMachine(t, nil)

@@ -13,17 +13,15 @@ import (
 // Driver is how VPP receives from an interface and sends to it.
 type Driver string
 
-// The drivers. Uplinks can have the first three, pods all but dpdk.
+// The drivers. Uplinks can have all of them, pods all but dpdk.
 const (
 	AFXDP    Driver = "af_xdp"
 	AFPacket Driver = "af_packet"
 	DPDK     Driver = "dpdk"
-	Tap      Driver = "tap"
-	Memif    Driver = "memif"
 )
 
 func uplinkDrivers() []Driver { return []Driver{AFXDP, AFPacket, DPDK} }
-func podDrivers() []Driver    { return []Driver{AFXDP, AFPacket, Tap, Memif} }
+func podDrivers() []Driver    { return []Driver{AFXDP, AFPacket} }
 
 // Options say what the machine is to be judged for.
 type Options struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"strconv"
@@ -74,6 +75,46 @@ func TestRefusalsAreSeen(t *testing.T) {
 	require.ErrorIs(t, tryRoute("2001:db8:e::", encapSeg6Local, encap, 4000, index), errIgnored)
 	require.Error(t, tryAFXDP(1<<20), "no such link")
 	require.Error(t, tryXDP(1<<20), "no such link")
+}
+
+// inside makes this test binary act in a PID namespace of its own.
+const inside = "PREFLIGHT_TEST_INSIDE"
+
+// TestTryGuard: where the kernel takes the guard, the check says so, and lets go
+// of it; in a PID namespace of its own it says what that costs.
+func TestTryGuard(t *testing.T) {
+	if err := tryGuard(); err != nil {
+		t.Skip(err)
+	}
+	r := run(t.Context(), ThisMachine(), DefaultOptions(), false, func(c check) bool { return c.name == "guard" })
+	require.Len(t, r.Results, 1)
+	own, err := os.Readlink("/proc/self/ns/pid")
+	require.NoError(t, err)
+	if own != initialPIDs {
+		require.Equal(t, Warning, r.Results[0].Verdict, "%s", r.Results[0])
+		require.Contains(t, r.Results[0].Fix, "hostPID")
+	} else if (Machine{Root: "/"}).exists("sys/kernel/btf/vmlinux") {
+		require.Equal(t, OK, r.Results[0].Verdict, "%s", r.Results[0])
+	}
+	all, err := filepath.Glob("/proc/self/fd/*")
+	require.NoError(t, err)
+	for _, fd := range all {
+		to, _ := os.Readlink(fd)
+		require.NotContains(t, to, "bpf_link", "a guard that is left")
+	}
+	if os.Getenv(inside) != "" {
+		require.NotEqual(t, initialPIDs, own)
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, for a PID namespace")
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestTryGuard$", "-test.v")
+	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Pdeathsig: unix.SIGKILL}
+	cmd.Env = append(os.Environ(), inside+"=1")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "--- PASS: TestTryGuard")
 }
 
 // TestNativeLimit: veth takes the shim at nativeLimit in native mode, and not

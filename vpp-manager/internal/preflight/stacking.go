@@ -137,15 +137,26 @@ func ipv6(in input) []Finding {
 	if !in.exists(conf) {
 		return []Finding{failure("take ipv6.disable=1 from the kernel's command line", "the kernel has no IPv6")}
 	}
-	if in.text(conf+"/all/disable_ipv6") == "1" {
-		return []Finding{failure("sysctl -w net.ipv6.conf.all.disable_ipv6=0, and take it out of /etc/sysctl.d", "net.ipv6.conf.all.disable_ipv6 is 1")}
-	}
 	var out []Finding
 	links, _ := in.uplinks()
+	on := false
 	for _, l := range links {
-		if name := sysctlName(l.Name); l.Index != 0 && in.text(conf+"/"+name+"/disable_ipv6") == "1" {
+		name := sysctlName(l.Name)
+		switch off := in.text(conf + "/" + name + "/disable_ipv6"); {
+		case l.Index != 0 && off == "1":
 			out = append(out, failure("sysctl -w net/ipv6/conf/"+name+"/disable_ipv6=0, and take it out of /etc/sysctl.d", "IPv6 is off on it").of(l.Name))
+		case off == "0":
+			on = true
 		}
+	}
+	// The kernel looks at each interface's own setting; writing to that of all
+	// sets them.
+	if in.text(conf+"/all/disable_ipv6") == "1" {
+		const fix = "sysctl -w net.ipv6.conf.all.disable_ipv6=0, and take it out of /etc/sysctl.d"
+		if !on {
+			return append(out, failure(fix, "net.ipv6.conf.all.disable_ipv6 is 1"))
+		}
+		out = append(out, warning(fix, "net.ipv6.conf.all.disable_ipv6 is 1, and IPv6 was turned on again on single interfaces only"))
 	}
 	if in.text(conf+"/default/disable_ipv6") == "1" {
 		out = append(out, warning("sysctl -w net.ipv6.conf.default.disable_ipv6=0", "net.ipv6.conf.default.disable_ipv6 is 1: new interfaces, as those of pods, have none"))

@@ -77,6 +77,8 @@ func TestIPv6(t *testing.T) {
 	o := goodOptions()
 	expect(t, "ipv6", goodMachine(t, nil), o, OK, "on")
 	expect(t, "ipv6", goodMachine(t, map[string]string{conf + "all/disable_ipv6": "1\n"}), o, Failure, "all.disable_ipv6 is 1")
+	again := map[string]string{conf + "all/disable_ipv6": "1\n", conf + "eth0/disable_ipv6": "0\n"}
+	expect(t, "ipv6", goodMachine(t, again), o, Warning, "turned on again on single interfaces only")
 	expect(t, "ipv6", goodMachine(t, map[string]string{conf + "default/disable_ipv6": "1\n"}), o, Warning, "default.disable_ipv6 is 1")
 	expect(t, "ipv6", goodMachine(t, map[string]string{conf + "eth0/disable_ipv6": "1\n"}), o, Failure, "eth0: IPv6 is off")
 	dotted := with(func(l *Link) { l.Name = "eth0.100" })

@@ -58,6 +58,8 @@ func TestAsOrdinaryUser(t *testing.T) {
 		require.Contains(t, verdicts[name].Found, "operation not permitted")
 	}
 	require.Equal(t, OK, verdicts["run-dir"].Verdict)
+	require.Equal(t, Warning, verdicts["guard"].Verdict, "it is tried, and refused: %s", verdicts["guard"])
+	require.Contains(t, verdicts["guard"].Fix, "CAP_PERFMON")
 }
 
 // TestRunIsNotHeldBack: in a network namespace without routes, as the lab's

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -29,11 +30,10 @@ func vppBinary(in input) Finding {
 	return ok("%s (from %s)", v.Path, v.From)
 }
 
-// pluginsOf are VPP's plugins for the drivers of uplinks and pods. The driver of
-// taps is part of VPP itself.
+// pluginsOf are VPP's plugins for the drivers of uplinks and pods.
 func pluginsOf(o Options) []string {
 	var out []string
-	for _, d := range []Driver{AFXDP, AFPacket, DPDK, Memif} {
+	for _, d := range []Driver{AFXDP, AFPacket, DPDK} {
 		if o.uses(d) {
 			out = append(out, string(d)+"_plugin.so")
 		}
@@ -50,21 +50,31 @@ func vppPlugins(in input) Finding {
 	if err != nil {
 		return skipped("VPP was not found")
 	}
-	have := map[string]bool{}
-	for _, p := range in.Installed(v.Path, need) {
-		have[p] = true
-	}
-	var missing []string
-	for _, p := range need {
-		if !have[p] {
-			missing = append(missing, p)
-		}
-	}
-	if len(missing) > 0 {
+	if missing := in.missing(v, need); len(missing) > 0 {
 		return failure("install the package vpp-plugin-core (and vpp-plugin-dpdk for dpdk) of the same version, or choose another driver",
 			"%s not in the vpp_plugins folder beside %s", strings.Join(missing, ", "), v.Path)
 	}
 	return ok("%s", strings.Join(need, ", "))
+}
+
+// missing are those plugins that do not lie beside the VPP.
+func (in input) missing(v find.VPP, need []string) []string {
+	have := in.Installed(v.Path, need)
+	return slices.DeleteFunc(slices.Clone(need), func(p string) bool { return slices.Contains(have, p) })
+}
+
+// memif: what a pod's memif, which an annotation asks for, needs of VPP.
+func memif(in input) Finding {
+	need := []string{"memif_plugin.so", "acl_plugin.so", "abf_plugin.so"}
+	v, err := in.Locate(in.VPP)
+	if err != nil {
+		return skipped("VPP was not found")
+	}
+	if missing := in.missing(v, need); len(missing) > 0 {
+		return warning("install the package vpp-plugin-core of the same version; or nothing, without such annotations",
+			"%s not in the vpp_plugins folder beside %s: pods' memif annotations are not possible", strings.Join(missing, ", "), v.Path)
+	}
+	return ok("%s: pods' memif annotations are possible", strings.Join(need, ", "))
 }
 
 // groupsOf are the API messages that the drivers need, of plugins that VPP loads
@@ -76,9 +86,6 @@ func groupsOf(o Options) []binapi.Group {
 	}
 	if o.uses(AFPacket) {
 		out = append(out, binapi.GroupAFPacket)
-	}
-	if o.uses(Memif) {
-		out = append(out, binapi.GroupMemif)
 	}
 	return out
 }
@@ -162,8 +169,29 @@ func runningVPPs(m Machine) []otherVPP {
 	return out
 }
 
+// confFile is what the VPP of this run directory was started with.
+func (in input) confFile() string {
+	dir, err := filepath.Abs(in.RunDir)
+	if err != nil {
+		dir = in.RunDir
+	}
+	return startup.Config{RunDir: dir}.ConfFile()
+}
+
+// runsAlready goes behind what is said of memory while the VPP of this run
+// directory has its share of it; empty when it does not run.
+func (in input) runsAlready() string {
+	conf := in.confFile()
+	for _, o := range runningVPPs(in.Machine) {
+		if o.conf == conf {
+			return fmt.Sprintf(" (VPP runs, process %s: what it has taken does not count as free here; at a restart it is free again)", o.pid)
+		}
+	}
+	return ""
+}
+
 func vppRunning(in input) []Finding {
-	conf := startup.Config{RunDir: in.RunDir}.ConfFile()
+	conf := in.confFile()
 	var out []Finding
 	elsewhere := 0
 	for _, o := range runningVPPs(in.Machine) {

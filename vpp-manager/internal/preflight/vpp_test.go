@@ -17,9 +17,9 @@ func TestVPP(t *testing.T) {
 	expect(t, "vpp-plugins", m, o, OK, "af_xdp_plugin.so")
 
 	m.Installed = func(string, []string) []string { return []string{"af_xdp_plugin.so"} }
-	o.Driver, o.PodDriver = DPDK, Memif
-	expect(t, "vpp-plugins", m, o, Failure, "dpdk_plugin.so, memif_plugin.so not in")
-	o.Driver, o.PodDriver = "", Tap
+	o.Driver, o.PodDriver = DPDK, AFPacket
+	expect(t, "vpp-plugins", m, o, Failure, "af_packet_plugin.so, dpdk_plugin.so not in")
+	o.Driver, o.PodDriver = "", ""
 	expect(t, "vpp-plugins", m, o, Skipped, "no driver chosen")
 
 	m.Locate = func(string) (find.VPP, error) { return find.VPP{}, find.ErrNotFound }
@@ -28,9 +28,17 @@ func TestVPP(t *testing.T) {
 		return find.VPP{}, errTest
 	}
 	expect(t, "vpp-binary", m, o, Failure, "VPP not found")
-	for _, name := range []string{"vpp-api", "vpp-version", "vpp-plugins"} {
+	for _, name := range []string{"vpp-api", "vpp-version", "vpp-plugins", "memif"} {
 		expect(t, name, m, goodOptions(), Skipped, "VPP was not found")
 	}
+}
+
+func TestMemif(t *testing.T) {
+	m := goodMachine(t, nil)
+	o := goodOptions()
+	expect(t, "memif", m, o, OK, "memif_plugin.so, acl_plugin.so, abf_plugin.so: pods' memif annotations are possible")
+	m.Installed = func(string, []string) []string { return []string{"memif_plugin.so", "acl_plugin.so"} }
+	expect(t, "memif", m, o, Warning, "abf_plugin.so not in the vpp_plugins folder beside /usr/bin/vpp: pods' memif annotations are not possible")
 }
 
 func TestVPPAPI(t *testing.T) {
