@@ -112,7 +112,7 @@ func TestMemory(t *testing.T) {
 
 // TestMemoryOfARunningVPP: what it has taken is not free, and the text says so.
 func TestMemoryOfARunningVPP(t *testing.T) {
-	const text = "VPP runs, process 77: what it has taken does not count as free here"
+	const text = "VPP runs, process 77: what it holds does not count as free"
 	files := meminfo(500, 100)
 	files["proc/77/comm"], files["proc/77/ns/net"] = "vpp_main\n", "-> net:[1]"
 	files["proc/77/cmdline"] = "/usr/bin/vpp\x00-c\x00/run/vpp/startup.conf\x00"

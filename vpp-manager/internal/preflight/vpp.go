@@ -184,7 +184,7 @@ func (in input) runsAlready() string {
 	conf := in.confFile()
 	for _, o := range runningVPPs(in.Machine) {
 		if o.conf == conf {
-			return fmt.Sprintf(" (VPP runs, process %s: what it has taken does not count as free here; at a restart it is free again)", o.pid)
+			return fmt.Sprintf(" (VPP runs, process %s: what it holds does not count as free)", o.pid)
 		}
 	}
 	return ""
