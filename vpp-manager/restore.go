@@ -41,7 +41,7 @@ func splitUplinks(all []string) (shared []string, dedicated []uplink.Spec, err e
 // does not come back. What an earlier manager left is restored, also when none
 // is wanted. release is to be called when the supervisor has ended.
 func dedicate(s *supervise.Supervisor, u *uplink.Uplinks, log logrus.FieldLogger) (release func() error) {
-	next, ready, after := s.Next, s.Ready, s.After
+	next, after := s.Next, s.After
 	owned := false
 	owner := s.Owner
 	s.Owner = func() error {
@@ -63,15 +63,12 @@ func dedicate(s *supervise.Supervisor, u *uplink.Uplinks, log logrus.FieldLogger
 		return path, conf, nil
 	}
 	s.Uplinks = u.Held
-	s.Ready = func(pid int, version string) {
-		ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+	// A VPP through which the host is not on the network is worse than none: it
+	// is started again, and when that does not help the host gets its NIC back.
+	s.Connect = func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 		defer cancel()
-		if err := u.Connect(ctx, s.Conf.APISocket()); err != nil {
-			log.WithError(err).Error("The host is without its uplinks; stop vpp-manager to give them back")
-		}
-		if ready != nil {
-			ready(pid, version)
-		}
+		return u.Connect(ctx, s.Conf.APISocket())
 	}
 	s.After = func() {
 		if after != nil {

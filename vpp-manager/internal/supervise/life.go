@@ -79,6 +79,12 @@ func (s *Supervisor) life(ctx context.Context, asked *request, smallPages bool) 
 			s.Log.WithError(err).Warn("VPP stays on the CPU it chose")
 		}
 	}
+	if s.Connect != nil {
+		if err := s.Connect(ctx); err != nil {
+			e.err = fmt.Errorf("VPP answers, and is of no use: %w", err)
+			return e
+		}
+	}
 	e.up = true
 	journal.set(node.StateReady, func(m *node.Manager) { m.PID, m.VPPVersion = p.PID(), version })
 	s.Log.WithFields(logrus.Fields{"pid": p.PID(), "version": version, "socket": conf.APISocket()}).Info("VPP is ready")

@@ -247,3 +247,33 @@ func TestRunDirectoryStays(t *testing.T) {
 	s.Log, _ = test.NewNullLogger()
 	require.ErrorContains(t, s.Run(t.Context()), "start it anew")
 }
+
+// A VPP that answers but cannot be used counts as one that did not come up: the
+// first time that is an error, later it is started again.
+func TestVPPThatCannotBeUsed(t *testing.T) {
+	refused := errors.New("no such interface")
+	s := &Supervisor{Path: realVPP(t), Conf: config(t), Connect: func(context.Context) error { return refused }}
+	s.Log, _ = test.NewNullLogger()
+	require.ErrorIs(t, s.Run(t.Context()), refused)
+	require.Zero(t, stateOf(t, s.Conf).PID)
+
+	var mu sync.Mutex
+	calls := 0
+	s = &Supervisor{Path: realVPP(t), Conf: config(t), Connect: func(context.Context) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if calls++; calls == 2 {
+			return refused
+		}
+		return nil
+	}}
+	ready, stop, _ := run(t, s)
+	first := waitReady(t, ready)
+	require.NoError(t, syscall.Kill(first, syscall.SIGKILL))
+	waitReady(t, ready)
+	m := stateOf(t, s.Conf)
+	require.Equal(t, 3, m.Starts)
+	require.Equal(t, 2, m.Deaths)
+	require.Contains(t, m.LastDeath, "VPP answers, and is of no use: no such interface")
+	require.NoError(t, stop())
+}

@@ -63,7 +63,10 @@ type Supervisor struct {
 	// Owner is called once the run directory is this process's own, before the
 	// first start; its error ends the run. May be nil.
 	Owner func() error
-	// Ready is called each time the API answers.
+	// Connect is called when the API answers, before VPP counts as ready. Its
+	// error ends this VPP as one that did not come up. May be nil.
+	Connect func(context.Context) error
+	// Ready is called each time that VPP is ready.
 	Ready func(pid int, version string)
 	Log   logrus.FieldLogger
 
