@@ -19,6 +19,20 @@ import (
 // answers.
 const connectTimeout = 10 * time.Second
 
+// listUplinks splits names that stand in one text, as in eth0,eth1. What has an =
+// may have commas of its own: the arguments of a virtual device.
+func listUplinks(texts []string) []string {
+	var out []string
+	for _, text := range texts {
+		if strings.Contains(text, "=") {
+			out = append(out, text)
+		} else {
+			out = append(out, strings.Split(text, ",")...)
+		}
+	}
+	return out
+}
+
 // splitUplinks tells the uplinks that the host shares with VPP, by their names,
 // from those that VPP has for itself.
 func splitUplinks(all []string) (shared []string, dedicated []uplink.Spec, err error) {

@@ -70,6 +70,7 @@ manager.sock.`,
 				return fmt.Errorf("--log-level: %w", err)
 			}
 			log.SetLevel(level)
+			o.uplinks = listUplinks(o.uplinks)
 			if err := o.repairUplinks(log); err != nil {
 				return err
 			}
@@ -93,7 +94,7 @@ manager.sock.`,
 	f.IntVar(&o.buffers, "buffers", 0, "packet buffers for each NUMA node; 0: as --max-pods and the uplinks need")
 	f.IntVar(&o.maxPods, "max-pods", 110, "pods on AF_XDP that VPP is to hold")
 	f.IntVar(&o.ring, "ring", 0, "size of the AF_XDP rings of uplinks, as in the agent's configuration; 0: VPP's default")
-	f.StringSliceVar(&o.uplinks, "uplink", nil, "interface that faces the underlay, shared with the host; or NAME=dpdk[:PCI-address] for one that VPP drives itself; repeatable (default: those of the default routes)")
+	f.StringArrayVar(&o.uplinks, "uplink", nil, "interface that faces the underlay, shared with the host; or NAME=dpdk[:PCI-address] for one that VPP drives itself; repeatable (default: those of the default routes)")
 	uplinkFlags(cmd, &o.dedicated)
 	f.IntVar(&o.workers, "workers", 0, "threads beside the main one; 0: the main thread forwards")
 	f.IntVar(&o.mainCore, "main-core", -1, "CPU of the main thread (default: chosen when there are workers)")
