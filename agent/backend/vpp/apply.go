@@ -9,7 +9,9 @@ import (
 	"github.com/sidewinder-net/sidewinder/binapi"
 )
 
-// Apply implements dataplane.Backend. Changes of one kind that follow one
+// Apply implements dataplane.Backend. After a Dump it works on the VPP that the
+// Dump read alone: on a newer connection it is dataplane.ErrDisconnected until the
+// next Dump. Changes of one kind that follow one
 // another, and all add or all delete, go to VPP in one pipeline.
 func (b *Backend) Apply(ctx context.Context, changes []dataplane.Change) error {
 	b.mu.Lock()
@@ -23,6 +25,11 @@ func (b *Backend) Apply(ctx context.Context, changes []dataplane.Change) error {
 	c, err := b.connect(ctx)
 	if err != nil {
 		return err
+	}
+	if b.dumped != nil && b.dumped != c {
+		// The changes are the difference to what another VPP held: on this one,
+		// which may have started anew, they are not all that is missing.
+		return fmt.Errorf("%w: the connection is not the one that VPP's state was read from", dataplane.ErrDisconnected)
 	}
 	a := &applier{Backend: b, ctx: ctx, c: c}
 	if a.view, err = readView(ctx, c); err != nil {

@@ -1,6 +1,6 @@
 // Package vpp is the dataplane.Backend on FD.io VPP, over its binary API.
 //
-// It keeps nothing in memory: names, ownership and settings are read back from
+// It keeps nothing of VPP's state in memory: names, ownership and settings are read back from
 // VPP at every call, so a fresh instance finds what an older one made, and
 // after a restart of VPP everything is simply absent.
 //
@@ -69,6 +69,8 @@ type Backend struct {
 
 	mu   sync.Mutex // one Dump or Apply at a time
 	link connector
+	// dumped is the connection of the last Dump, nil before the first.
+	dumped *binapi.Conn
 	// links are for Watch alone.
 	links links
 }

@@ -23,6 +23,7 @@ func (b *Backend) Dump(ctx context.Context) (dataplane.State, error) {
 	if err != nil {
 		return dataplane.State{}, lost(err)
 	}
+	b.dumped = c
 	return s, nil
 }
 
