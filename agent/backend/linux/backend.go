@@ -72,6 +72,8 @@ type Backend struct {
 	released map[string]bool
 	// noFlowLabel: the flow label mode "none" was asked for.
 	noFlowLabel bool
+	// hooksRefused: sysctlHooks could not be written, and that was told.
+	hooksRefused bool
 
 	// watched are the names of the interfaces that Apply was asked for.
 	watchMu sync.Mutex

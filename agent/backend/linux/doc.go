@@ -35,7 +35,11 @@
 // Local SIDs are seg6local routes on the first uplink. End.DT4 in the main table
 // is End.DX4 with next hop 0.0.0.0, which looks the inner destination up there
 // and needs no VRF; in any other table End.DT4 and End.DT46 need a VRF device
-// bound to the table. The kernel removes routes on a device that goes down, local
+// bound to the table. End.DT6 in the main table is End.DX6 with next hop ::, for
+// the sake of netfilter: with net.netfilter.nf_hooks_lwtunnel on, which this
+// backend sees to, the DX behaviours lead what they decapsulate through
+// PREROUTING, where the kernel undoes the address translation of services; the
+// kernel's End.DT6 does not. The kernel removes routes on a device that goes down, local
 // SIDs included; Watch tells, and the caller applies what a Dump finds missing.
 //
 // # Path MTU

@@ -28,7 +28,7 @@ func (b *Backend) read(ctx context.Context) (dataplane.State, error) {
 		return dataplane.State{}, err
 	}
 	var g global
-	if err := b.thread.do(func() (err error) { g, err = readGlobal(); return err }); err != nil {
+	if err := b.thread.do(func() (err error) { b.hookTunnels(); g, err = readGlobal(); return err }); err != nil {
 		return dataplane.State{}, err
 	}
 	b.readInterfaces(s, links, g)

@@ -28,10 +28,12 @@ const (
 	seg6LocalAction   = 1
 	seg6LocalTable    = 3
 	seg6LocalNH4      = 4
+	seg6LocalNH6      = 5
 	seg6LocalVRFTable = 9
 	seg6LocalFlavors  = 11
 
 	seg6ActionEnd   = 1
+	seg6ActionDX6   = 5
 	seg6ActionDX4   = 6
 	seg6ActionDT6   = 7
 	seg6ActionDT4   = 8
@@ -140,6 +142,11 @@ func encodeLocalSID(v dataplane.LocalSID) ([]byte, error) {
 		flavors.AddRtAttr(seg6FlvNodeFunc, []byte{nodeBits})
 		parts = append(parts, flavors)
 	case dataplane.BehaviourDT6:
+		if mainAsZero(v.Table) == 0 {
+			action(seg6ActionDX6)
+			add(seg6LocalNH6, make([]byte, 16))
+			break
+		}
 		action(seg6ActionDT6)
 		add(seg6LocalTable, nl.Uint32Attr(tableOrMain(v.Table)))
 	case dataplane.BehaviourDT4:
@@ -168,7 +175,7 @@ func encodeLocalSID(v dataplane.LocalSID) ([]byte, error) {
 func decodeLocalSID(b []byte) dataplane.LocalSID {
 	var (
 		action, table, vrf uint32
-		nh4                netip.Addr
+		nh4, nh6           netip.Addr
 		flavors            = map[uint16]uint32{}
 	)
 	for _, a := range attributes(b) {
@@ -181,6 +188,8 @@ func decodeLocalSID(b []byte) dataplane.LocalSID {
 			vrf = a.u32()
 		case seg6LocalNH4:
 			nh4 = a.addr()
+		case seg6LocalNH6:
+			nh6 = a.addr()
 		case seg6LocalFlavors:
 			for _, f := range attributes(a.data) {
 				flavors[f.kind] = f.u32()
@@ -199,9 +208,13 @@ func decodeLocalSID(b []byte) dataplane.LocalSID {
 		if nh4 == netip.IPv4Unspecified() {
 			return dataplane.LocalSID{Behaviour: dataplane.BehaviourDT4}
 		}
+	case seg6ActionDX6:
+		if nh6 == netip.IPv6Unspecified() {
+			return dataplane.LocalSID{Behaviour: dataplane.BehaviourDT6}
+		}
 	case seg6ActionDT6:
-		if table != 0 {
-			return dataplane.LocalSID{Behaviour: dataplane.BehaviourDT6, Table: mainAsZero(table)}
+		if mainAsZero(table) != 0 {
+			return dataplane.LocalSID{Behaviour: dataplane.BehaviourDT6, Table: table}
 		}
 	case seg6ActionDT4:
 		return dataplane.LocalSID{Behaviour: dataplane.BehaviourDT4, Table: vrf}

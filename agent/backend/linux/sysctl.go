@@ -11,11 +11,17 @@ import (
 	"github.com/sidewinder-net/sidewinder/agent/dataplane"
 )
 
-// Sysctls, as paths below /proc/sys/net. All of them are per namespace and must
-// be used on the backend's thread.
+// Sysctls, as paths below /proc/sys/net. They must be used on the backend's
+// thread: most are per namespace.
 const (
 	sysctlFlowLabel = "ipv6/seg6_flowlabel"
 	sysctlVRFStrict = "vrf/strict_mode"
+	// sysctlHooks leads packets through netfilter before encapsulation and after
+	// decapsulation, without which the kernel cannot translate the addresses of
+	// a connection that crosses the overlay (services, masquerade). It is there
+	// when connection tracking is, belongs to the whole machine, and cannot be
+	// turned off again.
+	sysctlHooks = "netfilter/nf_hooks_lwtunnel"
 )
 
 const sysctlRoot = "/proc/sys/net/"
@@ -70,6 +76,18 @@ func sysctlError(name string, err error) error {
 		return fmt.Errorf("%w (/proc/sys must be writable for the agent, or the value be set on the host)", err)
 	}
 	return err
+}
+
+// hookTunnels turns on sysctlHooks. At every reading, because connection tracking
+// may come at any time (with kube-proxy's first rule). Everything but the
+// translation of addresses works without.
+func (b *Backend) hookTunnels() {
+	err := writeSysctl(sysctlHooks, 1)
+	if err == nil || errors.Is(err, fs.ErrNotExist) || b.hooksRefused {
+		return
+	}
+	b.hooksRefused = true
+	b.log.WithError(err).Warn("services and masquerade do not work across the overlay: set it on the host")
 }
 
 // relaxReversePath makes sure that the strict reverse path filter (RFC 3704

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink/nl"
 
 	"github.com/sidewinder-net/sidewinder/agent/dataplane"
 )
@@ -52,6 +53,10 @@ func TestLocalSIDEncoding(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, c.want, decodeLocalSID(b))
 	}
+	// The kernel's own End.DT6 in the main table passes netfilter by: one that is
+	// there already is to be replaced.
+	own := append(nl.NewRtAttr(seg6LocalAction, nl.Uint32Attr(seg6ActionDT6)).Serialize(), nl.NewRtAttr(seg6LocalTable, nl.Uint32Attr(254)).Serialize()...)
+	require.Equal(t, dataplane.LocalSID{}, decodeLocalSID(own))
 	_, err := encodeLocalSID(dataplane.LocalSID{Behaviour: "End.X"})
 	require.ErrorIs(t, err, dataplane.ErrUnsupported)
 	require.Equal(t, dataplane.LocalSID{}, decodeLocalSID(nil), "unknown behaviours differ from all")
