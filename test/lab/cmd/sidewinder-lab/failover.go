@@ -68,6 +68,9 @@ type failoverEvent struct {
 	TCPGapMillis ms  `json:"tcpMaxGapMillis"`
 	HostSent     int `json:"hostSent"`
 	HostLost     int `json:"hostLost"`
+	// LinkDrops are packets of whatever traffic that links with a full queue
+	// dropped meanwhile: the machine's losses.
+	LinkDrops uint64 `json:"linkDrops"`
 	// HostGapMillis is the longest gap of the nodes' own pings meanwhile.
 	HostGapMillis ms `json:"hostMaxGapMillis"`
 	BackMillis    ms `json:"backMillis"`
@@ -140,6 +143,7 @@ type window struct {
 	in    traffic.Window
 	back  time.Duration
 	asked bool
+	drops uint64 // of links, meanwhile
 }
 
 // failover disturbs VPP on the first node that has it, with traffic from and to
@@ -155,7 +159,7 @@ func (d *demo) failover(plan []planned) func(context.Context) error {
 			if err != nil {
 				return err
 			}
-			windows, err := disturb(ctx, a, plan, note)
+			windows, err := disturb(ctx, a, plan, d.lab.LinkDrops, note)
 			w.Stop()
 			d.report.Failover = summarise(windows, w.Result)
 			events, lost := 0, 0
@@ -184,7 +188,7 @@ func (d *demo) failoverNodes() (a, b *lab.Node) {
 }
 
 // disturb does what is planned, one after the other, each after a quiet time.
-func disturb(ctx context.Context, n *lab.Node, plan []planned, note noter) ([]window, error) {
+func disturb(ctx context.Context, n *lab.Node, plan []planned, drops func() (uint64, error), note noter) ([]window, error) {
 	pause := func(t time.Duration) {
 		select {
 		case <-ctx.Done():
@@ -207,18 +211,24 @@ func disturb(ctx context.Context, n *lab.Node, plan []planned, note noter) ([]wi
 			note("%s, %d of %d", p.kind, i+1, p.times)
 			rest()
 			e := window{kind: p.kind}
+			dropped, err := drops()
+			if err != nil {
+				return windows, err
+			}
 			e.in.From = time.Now()
 			pause(lead)
 			begin := time.Now()
-			err := n.Disturb(ctx, p.kind)
+			err = n.Disturb(ctx, p.kind)
 			if err == nil {
 				_, e.asked, err = n.WaitVPPBack(ctx, begin)
 			}
 			e.back = time.Since(begin)
 			pause(settle)
 			e.in.To = time.Now()
+			now, dropsErr := drops()
+			e.drops = now - dropped
 			windows = append(windows, e)
-			if err != nil {
+			if err := errors.Join(err, dropsErr); err != nil {
 				return windows, fmt.Errorf("%s, the %d. time: %w", p.kind, i+1, err)
 			}
 		}
@@ -245,6 +255,9 @@ func judge(windows []window, result func(traffic.Window) lab.WatchResult) error 
 	for _, w := range windows {
 		count[w.kind]++
 		if err := lab.LimitsOf(w.kind).Check(result(w.in), still); err != nil {
+			if w.drops > 0 {
+				err = fmt.Errorf("%w (full queues of links dropped %d packets meanwhile)", err, w.drops)
+			}
 			errs = append(errs, fmt.Errorf("%s %d: %w", w.kind, count[w.kind], err))
 		}
 	}
@@ -282,7 +295,7 @@ func summarise(windows []window, result func(traffic.Window) lab.WatchResult) []
 		}
 		k.Events = append(k.Events, failoverEvent{
 			At: w.in.From.Add(lead), Sent: r.Sent, Lost: r.Lost, MaxLost: r.WorstLost, WorstStream: r.WorstStream, MaxGapMillis: millis(r.MaxGap), GapAfterMillis: after(w.in.From.Add(lead), r.MaxGapAt),
-			PauseMillis: millis(r.MaxPause), TCPGapMillis: millis(r.TCPMaxGap), HostSent: r.HostSent, HostLost: r.HostLost, HostGapMillis: millis(r.HostMaxGap), BackMillis: millis(w.back),
+			PauseMillis: millis(r.MaxPause), TCPGapMillis: millis(r.TCPMaxGap), HostSent: r.HostSent, HostLost: r.HostLost, LinkDrops: w.drops, HostGapMillis: millis(r.HostMaxGap), BackMillis: millis(w.back),
 		})
 	}
 	return out
