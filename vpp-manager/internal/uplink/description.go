@@ -95,8 +95,11 @@ const DefaultDir = "/var/lib/sidewinder/uplinks"
 // store keeps descriptions in a folder, one file for each uplink.
 type store struct{ dir string }
 
+// newStore has a folder for each run directory, named as systemd-escape(1) does:
+// /run/a-b and /run/a/b are of two managers.
 func newStore(dir, runDir string) store {
-	return store{filepath.Join(dir, strings.ReplaceAll(strings.Trim(runDir, "/"), "/", "-"))}
+	name := strings.NewReplacer("-", `\x2d`, `\`, `\x5c`, "/", "-").Replace(strings.Trim(filepath.Clean(runDir), "/"))
+	return store{filepath.Join(dir, name)}
 }
 
 func (s store) path(link string) string { return filepath.Join(s.dir, link+".json") }

@@ -430,6 +430,91 @@ func TestAfterARebootOnlyTheDriverIsRestored(t *testing.T) {
 	require.Empty(t, names)
 }
 
+func TestADeviceThatWasTakenOutOfTheMachineIsNoObstacle(t *testing.T) {
+	inNetns(t)
+	newHost(t)
+	f := newFakePCI(t)
+	f.addDevice("0000:04:00.0", "another_driver", "eth7", "7")
+	for _, device := range []string{nic, "0000:04:00.0"} {
+		u := newUplinks(t, t.TempDir())
+		u.pci = f.pci
+		d := Description{Phase: PhaseTaken, BootID: "another", Link: "eth0", PCI: device, Driver: "ixgbe", HostLink: "swh-eth0"}
+		require.NoError(t, u.store.save(d))
+		require.NoError(t, u.Repair(), "it was taken out, or is another one now")
+		names, err := u.Saved()
+		require.NoError(t, err)
+		require.Empty(t, names)
+	}
+	require.Equal(t, "another_driver", f.driver("0000:04:00.0"))
+}
+
+// udev renames a link in the moment after its driver has shown it.
+func TestALinkThatIsRenamedWhileItComesBack(t *testing.T) {
+	inNetns(t)
+	newHost(t)
+	f := newFakePCI(t)
+	f.addDriver(driverVFIO)
+	f.addDevice(nic, "ixgbe", "eth0", "7")
+	l, err := findLink("eth0")
+	require.NoError(t, err)
+	f.write("class/net/eth0/ifindex", strconv.Itoa(l.Attrs().Index))
+	f.write("class/net/eth0/address", l.Attrs().HardwareAddr.String())
+	dir := t.TempDir()
+	u := newUplinks(t, dir, Spec{Link: "eth0"})
+	u.pci = f.pci
+	renamed := make(chan struct{})
+	gone := false
+	f.shown = func(_ string, there bool) {
+		if !there {
+			if !gone {
+				ip(t, "link del eth0")
+			}
+			gone = true
+			return
+		}
+		// sysfs was read before, the link is looked up after.
+		ip(t, "link add renamed0 address 02:00:00:00:00:01 type veth peer name far0")
+		go func() {
+			defer close(renamed)
+			time.Sleep(120 * time.Millisecond)
+			old := filepath.Join(f.root, "bus/pci/devices", nic, "net/eth9")
+			_ = os.Rename(old, filepath.Join(filepath.Dir(old), "renamed0"))
+		}()
+	}
+	require.NoError(t, u.Take())
+	f.links[nic] = "eth9"
+	require.NoError(t, newUplinksOn(t, dir, f.pci).Restore())
+	<-renamed
+	require.Equal(t, "far0", peerOf(t, "eth0"))
+	require.Contains(t, ip(t, "addr show dev eth0"), "10.9.0.1/24")
+}
+
+func newUplinksOn(t *testing.T, dir string, p pci) *Uplinks {
+	u := newUplinks(t, dir)
+	u.pci = p
+	return u
+}
+
+// A name of ours that somebody else uses would be taken for what an earlier
+// manager left, and removed in the end.
+func TestNamesThatAreTaken(t *testing.T) {
+	for _, name := range []string{"swh-eth0", "swn-eth0"} {
+		t.Run(name, func(t *testing.T) {
+			inNetns(t)
+			newHost(t)
+			ip(t, "link add "+name+" type veth peer name other0")
+			before := show(t)
+			u := newUplinks(t, t.TempDir(), Spec{Link: "eth0", VDev: "net_af_packet"})
+			err := u.Take()
+			require.ErrorIs(t, err, ErrInUse)
+			require.ErrorContains(t, err, name)
+			require.NoError(t, u.Restore())
+			require.Equal(t, before, show(t))
+			ip(t, "link show "+name)
+		})
+	}
+}
+
 // farNamespace makes a second namespace; the test stays where it is.
 func farNamespace(t *testing.T) netns.NsHandle {
 	t.Helper()

@@ -90,3 +90,14 @@ no-pci
 	u.held = nil
 	require.Empty(t, u.Section("me", 1))
 }
+
+func TestEachRunDirectoryHasItsDescriptions(t *testing.T) {
+	seen := map[string]string{}
+	for _, dir := range []string{"/run/vpp", "/run/a-b", "/run/a/b", "/run/a/-b", "/run/a-/b", `/run/a\x2db`} {
+		s := newStore("/d", dir)
+		require.Empty(t, seen[s.dir], "%s and %s", dir, seen[s.dir])
+		seen[s.dir] = dir
+	}
+	require.Equal(t, "/run/vpp", seen["/d/run-vpp"])
+	require.Equal(t, newStore("/d", "/run/vpp"), newStore("/d", "/run//vpp/"))
+}

@@ -249,6 +249,16 @@ func (u *Uplinks) describe(s Spec) (d Description, target string, err error) {
 	if err := alone(link); err != nil {
 		return d, "", err
 	}
+	for _, name := range []string{d.HostLink, d.Aside} {
+		if name == "" {
+			continue
+		}
+		if l, err := findLink(name); err != nil {
+			return d, "", err
+		} else if l != nil {
+			return d, "", fmt.Errorf("%w: the name %s, which is to stand in for %s, is that of a %s already; rename or remove it", ErrInUse, name, d.Link, l.Type())
+		}
+	}
 	d.Settings, err = readSettings(link)
 	return d, target, err
 }
@@ -383,12 +393,12 @@ func (u *Uplinks) restore(d Description) error {
 			return fail(err)
 		}
 	}
-	name, err := u.giveBack(d)
-	if err != nil {
-		return fail(err)
-	}
-	if sameBoot {
-		if err := bringBack(name, d); err != nil {
+	if !sameBoot {
+		if err := u.afterReboot(d); err != nil {
+			return fail(err)
+		}
+	} else {
+		if err := u.bringHome(d); err != nil {
 			return fail(err)
 		}
 		if err := apply(d.Link, d.Settings, time.Since(d.SavedAt)); errors.Is(err, errRoutes) {
@@ -431,12 +441,42 @@ func (u *Uplinks) update(d *Description) error {
 	return u.store.save(*d)
 }
 
+// afterReboot: the NIC is the host's, unless something gave it to a driver for
+// user space again. It may also have been taken out of the machine.
+func (u *Uplinks) afterReboot(d Description) error {
+	if d.KeepsLink {
+		return nil
+	}
+	if _, err := os.Stat(u.pci.device(d.PCI)); errors.Is(err, os.ErrNotExist) {
+		u.log.WithFields(logrus.Fields{"uplink": d.Link, "pci": d.PCI}).Warn("The device of an uplink is not in the machine since its last start: there is nothing to restore")
+		return nil
+	}
+	if now := u.pci.driver(d.PCI); now != "" && now != driverVFIO && now != driverUIO {
+		return nil
+	}
+	return u.pci.bind(d.PCI, d.Driver)
+}
+
+// bringHome gives the link back to the host under its name. udev may rename the
+// link of a driver that has just taken its device, at any moment (systemd.link(5)).
+func (u *Uplinks) bringHome(d Description) error {
+	const tries, pause = 20, 50 * time.Millisecond
+	for n := 1; ; n++ {
+		name, err := u.giveBack(d)
+		if err != nil {
+			return err
+		}
+		err = bringBack(name, d)
+		if !errors.As(err, &netlink.LinkNotFoundError{}) || n == tries {
+			return err
+		}
+		time.Sleep(pause)
+	}
+}
+
 // giveBack returns the device to its driver and names the link that it has now.
 func (u *Uplinks) giveBack(d Description) (string, error) {
 	if d.KeepsLink {
-		if d.BootID != bootID() {
-			return d.Link, nil
-		}
 		if err := unmute(d.Aside); err != nil {
 			return "", err
 		}
