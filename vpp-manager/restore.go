@@ -26,8 +26,12 @@ func listUplinks(texts []string) []string {
 	for _, text := range texts {
 		if strings.Contains(text, "=") {
 			out = append(out, text)
-		} else {
-			out = append(out, strings.Split(text, ",")...)
+			continue
+		}
+		for name := range strings.SplitSeq(text, ",") {
+			if name != "" {
+				out = append(out, name)
+			}
 		}
 	}
 	return out

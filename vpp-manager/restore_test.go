@@ -7,7 +7,7 @@ import (
 )
 
 func TestUplinkTexts(t *testing.T) {
-	texts := listUplinks([]string{"eth0,eth1", "eth2", "eth3=dpdk:net_af_packet,qpairs=2,framecnt=512", "eth4=dpdk"})
+	texts := listUplinks([]string{"eth0,eth1", "", "eth2", "eth3=dpdk:net_af_packet,qpairs=2,framecnt=512", "eth4=dpdk"})
 	shared, dedicated, err := splitUplinks(texts)
 	require.NoError(t, err)
 	require.Equal(t, []string{"eth0", "eth1", "eth2"}, shared)
