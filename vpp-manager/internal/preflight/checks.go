@@ -28,7 +28,7 @@ func checks() []check {
 		{name: "bpffs", title: "the BPF file system", skip: xdp, run: one(bpffs)},
 		{name: "seg6-encap", title: "the kernel encapsulates (H.Encaps.Red)", run: feature(FeatureEncap)},
 		{name: "seg6-nexthop", title: "the kernel has nexthop objects with SRv6", run: feature(FeatureNexthop)},
-		{name: "seg6-end-dt6", title: "the kernel has End.DT6", run: feature(FeatureDT6)},
+		{name: "seg6-end-dx6", title: "the kernel has End.DX6", run: feature(FeatureDX6)},
 		{name: "seg6-end-dx4", title: "the kernel has End.DX4", run: feature(FeatureDX4)},
 		{name: "seg6-un", title: "the kernel has End with NEXT-C-SID (uN)", run: feature(FeatureUN)},
 		{name: "vrf", title: "the kernel has VRF devices", run: feature(FeatureVRF)},

@@ -25,7 +25,7 @@ const (
 	FeatureAFXDP   Feature = "AF_XDP"
 	FeatureEncap   Feature = "seg6 encap.red"
 	FeatureNexthop Feature = "nexthop with seg6"
-	FeatureDT6     Feature = "End.DT6"
+	FeatureDX6     Feature = "End.DX6"
 	FeatureDX4     Feature = "End.DX4"
 	FeatureUN      Feature = "uN"
 	FeatureVRF     Feature = "VRF"
@@ -56,7 +56,7 @@ func lacks() map[Feature]lack {
 		FeatureAFXDP:   {Failure, "a socket was bound with VPP's settings", "VPP's af_xdp needs them; --driver af_packet and --pod-driver af_packet do not", "CONFIG_XDP_SOCKETS", "5.4"},
 		FeatureEncap:   {Warning, "a route was made", "the kernel cannot carry the overlay while VPP is down", "CONFIG_IPV6_SEG6_LWTUNNEL", "6.0"},
 		FeatureNexthop: {Warning, "a group was made", "the kernel cannot carry the overlay while VPP is down", "CONFIG_IPV6_SEG6_LWTUNNEL", "5.3"},
-		FeatureDT6:     {Warning, "a SID was made", "the kernel does not decapsulate IPv6 while VPP is down", "CONFIG_IPV6_SEG6_LWTUNNEL", "4.14"},
+		FeatureDX6:     {Warning, "a SID was made", "the kernel does not decapsulate IPv6 while VPP is down", "CONFIG_IPV6_SEG6_LWTUNNEL", "4.14"},
 		FeatureDX4:     {Warning, "a SID was made", "the kernel does not decapsulate IPv4 while VPP is down", "CONFIG_IPV6_SEG6_LWTUNNEL", "4.14"},
 		FeatureUN:      {Warning, "a SID was made", "the kernel does not pass on packets with several segments while VPP is down", "CONFIG_IPV6_SEG6_LWTUNNEL", "6.1"},
 		FeatureVRF:     {Warning, "one was made", "End.DT4 in a table other than main is not possible in the kernel; in the main table End.DX4 serves", "CONFIG_NET_VRF", "4.3"},
@@ -138,7 +138,7 @@ func tryHere() Features {
 	}
 	// Without veth any other interface serves for routes; lo does not.
 	if err != nil {
-		for _, name := range []Feature{FeatureXDP, FeatureAFXDP, FeatureEncap, FeatureNexthop, FeatureDT6, FeatureDX4, FeatureUN} {
+		for _, name := range []Feature{FeatureXDP, FeatureAFXDP, FeatureEncap, FeatureNexthop, FeatureDX6, FeatureDX4, FeatureUN} {
 			note(name, fmt.Errorf("no veth to try it on: %w", err))
 		}
 	} else {

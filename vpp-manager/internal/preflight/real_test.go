@@ -66,12 +66,12 @@ func TestRefusalsAreSeen(t *testing.T) {
 	index, err := vethPair()
 	require.NoError(t, err)
 	require.Error(t, tryRoute("2001:db8:f::", encapSeg6Local, join32(localAction, 200), localAction, index), "an action that there is not")
-	f := Features{Errors: map[Feature]error{FeatureDT6: seg6Tries()[FeatureDT6](index)}}
-	if f.Errors[FeatureDT6] != nil {
-		t.Skipf("the kernel has no seg6local: %v", f.Errors[FeatureDT6])
+	f := Features{Errors: map[Feature]error{FeatureDX6: seg6Tries()[FeatureDX6](index)}}
+	if f.Errors[FeatureDX6] != nil {
+		t.Skipf("the kernel has no seg6local: %v", f.Errors[FeatureDX6])
 	}
 	// The kernel takes an attribute that it does not know, and leaves it out.
-	encap := append(join32(localAction, actionDT6, localTable, unix.RT_TABLE_MAIN), nl.NewRtAttr(4000, nl.Uint32Attr(1)).Serialize()...)
+	encap := append(join32(localAction, actionEnd), nl.NewRtAttr(4000, nl.Uint32Attr(1)).Serialize()...)
 	require.ErrorIs(t, tryRoute("2001:db8:e::", encapSeg6Local, encap, 4000, index), errIgnored)
 	require.Error(t, tryAFXDP(1<<20), "no such link")
 	require.Error(t, tryXDP(1<<20), "no such link")

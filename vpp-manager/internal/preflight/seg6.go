@@ -19,12 +19,12 @@ const (
 	seg6SRH         = 1
 	seg6EncapRed    = 3
 	localAction     = 1
-	localTable      = 3
 	localNH4        = 4
+	localNH6        = 5
 	localFlavors    = 11
 	actionEnd       = 1
+	actionDX6       = 5
 	actionDX4       = 6
-	actionDT6       = 7
 	flavorOperation = 1
 	flavorBlock     = 2
 	flavorNode      = 3
@@ -47,8 +47,9 @@ func seg6Tries() map[Feature]func(index int) error {
 			return tryRoute("2001:db8:1::", encapSeg6, reduced("2001:db8::1"), seg6SRH, index)
 		},
 		FeatureNexthop: tryNexthop,
-		FeatureDT6: func(index int) error {
-			return tryRoute("2001:db8:2::", encapSeg6Local, join32(localAction, actionDT6, localTable, unix.RT_TABLE_MAIN), localTable, index)
+		FeatureDX6: func(index int) error {
+			encap := append(join32(localAction, actionDX6), nl.NewRtAttr(localNH6, make([]byte, 16)).Serialize()...)
+			return tryRoute("2001:db8:2::", encapSeg6Local, encap, localNH6, index)
 		},
 		FeatureDX4: func(index int) error {
 			encap := append(nl.NewRtAttr(localAction, nl.Uint32Attr(actionDX4)).Serialize(), nl.NewRtAttr(localNH4, make([]byte, 4)).Serialize()...)
