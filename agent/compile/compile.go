@@ -133,6 +133,7 @@ func (c *compiler) endpoints() {
 			}
 			owner[ip] = object
 			if !carried {
+				c.keepFromVPP(netip.PrefixFrom(ip, ip.BitLen()))
 				continue
 			}
 			c.state.Neighbours[dataplane.NeighbourKey{Interface: e.HostInterface, IP: ip}] = dataplane.Neighbour{MAC: e.PodMAC}

@@ -31,10 +31,22 @@ func (c *compiler) redirectPod(iface string, ip netip.Addr) {
 	}}
 }
 
+// keepFromVPP: packets to a prefix that only the kernel can carry. It may lie in
+// another's that VPP has: a pod's address is not always of its own node's prefix.
+func (c *compiler) keepFromVPP(prefix netip.Prefix) {
+	if !c.target.Kernel {
+		c.redirects.Pods[prefix] = dataplane.Redirect{Kernel: true}
+	}
+}
+
 // redirectRemote: packets to another node's pods. Without a way there they stay
 // with the kernel.
 func (c *compiler) redirectRemote(prefix netip.Prefix, bsid netip.Addr, way []dataplane.Key) {
-	if c.target.Kernel || len(way) == 0 {
+	if c.target.Kernel {
+		return
+	}
+	if len(way) == 0 {
+		c.keepFromVPP(prefix)
 		return
 	}
 	needs := make([]dataplane.Key, 0, len(way)+3)

@@ -21,6 +21,9 @@ func texts(m map[netip.Prefix]dataplane.Redirect) []string {
 		if r.Inner {
 			t += " inner"
 		}
+		if r.Kernel {
+			t += " kernel"
+		}
 		out = append(out, t)
 	}
 	slices.Sort(out)
@@ -82,7 +85,7 @@ func TestUnresolvedNextHops(t *testing.T) {
 	in.Underlay.Neighbours = nil
 	res = compile.Compile(in, compile.Target{})
 	require.NotContains(t, res.State.Routes, dataplane.RouteKey{Prefix: lb})
-	require.Equal(t, []string{"10.244.1.5/32", "fd10:244:1::5/128"}, texts(res.Redirects.Pods), "the kernel carries what goes there")
+	require.Equal(t, []string{"10.244.1.5/32", "10.244.2.0/24 kernel", "fd10:244:1::5/128", "fd10:244:2::/64 kernel"}, texts(res.Redirects.Pods), "the kernel carries what goes there")
 	kernel := compile.Compile(in, compile.Target{Kernel: true})
 	require.Len(t, kernel.State.Routes[dataplane.RouteKey{Prefix: lb}].NextHops, 2, "the kernel resolves by itself")
 }
@@ -95,7 +98,8 @@ func TestAPodWiredForTheKernelAlone(t *testing.T) {
 	e.WholeChecksums = false
 	in.Endpoints["c1/eth0"] = e
 	res := compile.Compile(in, compile.Target{})
-	require.Equal(t, []string{"10.244.2.0/24", "fd10:244:2::/64"}, texts(res.Redirects.Pods))
+	require.Equal(t, []string{"10.244.1.5/32 kernel", "10.244.2.0/24", "fd10:244:1::5/128 kernel", "fd10:244:2::/64"}, texts(res.Redirects.Pods),
+		"also if its address is within another node's prefix")
 	require.NotContains(t, res.State.Interfaces, dataplane.InterfaceKey("swc1"))
 	require.Len(t, res.Problems, 1)
 	require.Equal(t, "restart the pod, for VPP to carry it", res.Problems[0].Remedy)

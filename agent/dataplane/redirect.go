@@ -21,6 +21,10 @@ type Redirect struct {
 	// Inner: only if the inner destination is one of Redirects.Pods as well
 	// (End.DT*: what is decapsulated here must be known here).
 	Inner bool
+	// Kernel: the userspace dataplane cannot carry it, though it may carry a
+	// larger prefix around it (an address that a pod here has out of another
+	// node's prefix).
+	Kernel bool
 	// Needs are the objects that the userspace dataplane must hold before it
 	// can carry the destination.
 	Needs []Key
@@ -33,5 +37,5 @@ func NewRedirects() Redirects {
 
 // Equal reports whether the two ask for the same.
 func (r Redirect) Equal(o Redirect) bool {
-	return r.Inner == o.Inner && slices.Equal(r.Needs, o.Needs)
+	return r.Inner == o.Inner && r.Kernel == o.Kernel && slices.Equal(r.Needs, o.Needs)
 }

@@ -43,19 +43,19 @@ func NewRules(uplinks, pods bool) *Rules {
 func (r *Rules) Set(t Tables) error {
 	var errs []error
 	if r.uplinks {
-		errs = append(errs, blackholes(uplinkTableID, t.Uplink))
+		errs = append(errs, program(uplinkTableID, t.Uplink))
 	}
 	if r.pods {
-		errs = append(errs, blackholes(podTableID, t.Pods))
+		errs = append(errs, program(podTableID, t.Pods))
 	}
 	return errors.Join(errs...)
 }
 
-// blackholes makes a table hold exactly these, new ones first.
-func blackholes(table int, want map[netip.Prefix]xdp.Verdict) error {
-	have := map[netip.Prefix]bool{}
-	filter := &netlink.Route{Table: table, Protocol: protocol, Type: unix.RTN_BLACKHOLE}
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TYPE)
+// program makes a table hold exactly these, new ones first.
+func program(table int, want map[netip.Prefix]xdp.Verdict) error {
+	have := map[netip.Prefix]int{}
+	filter := &netlink.Route{Table: table, Protocol: protocol}
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
 		return fmt.Errorf("routes of table %d: %w", table, err)
 	}
@@ -66,31 +66,40 @@ func blackholes(table int, want map[netip.Prefix]xdp.Verdict) error {
 		a, ok := netip.AddrFromSlice(route.Dst.IP)
 		bits, _ := route.Dst.Mask.Size()
 		if ok {
-			have[netip.PrefixFrom(a.Unmap(), bits)] = true
+			have[netip.PrefixFrom(a.Unmap(), bits)] = route.Type
 		}
 	}
 	var errs []error
-	for p := range want {
-		if !have[p] {
-			if err := netlink.RouteReplace(blackhole(table, p)); err != nil {
-				errs = append(errs, fmt.Errorf("blackhole route %s table %d: %w", p, table, err))
+	for p, v := range want {
+		if have[p] != typeOf(v) {
+			if err := netlink.RouteReplace(routeTo(table, p, typeOf(v))); err != nil {
+				errs = append(errs, fmt.Errorf("route %s table %d: %w", p, table, err))
 			}
 		}
 	}
-	for p := range have {
+	for p, t := range have {
 		if _, wanted := want[p]; !wanted {
-			if err := netlink.RouteDel(blackhole(table, p)); err != nil && !errors.Is(err, unix.ESRCH) {
-				errs = append(errs, fmt.Errorf("removing blackhole route %s table %d: %w", p, table, err))
+			if err := netlink.RouteDel(routeTo(table, p, t)); err != nil && !errors.Is(err, unix.ESRCH) {
+				errs = append(errs, fmt.Errorf("removing route %s table %d: %w", p, table, err))
 			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func blackhole(table int, p netip.Prefix) *netlink.Route {
+// typeOf is the route that does with the kernel's copy what the verdict says:
+// drops it, or goes on to the next rule.
+func typeOf(v xdp.Verdict) int {
+	if v == xdp.VerdictKernel {
+		return unix.RTN_THROW
+	}
+	return unix.RTN_BLACKHOLE
+}
+
+func routeTo(table int, p netip.Prefix, kind int) *netlink.Route {
 	return &netlink.Route{
 		Dst:   &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())},
-		Table: table, Protocol: protocol, Priority: ruleMetric, Type: unix.RTN_BLACKHOLE,
+		Table: table, Protocol: protocol, Priority: ruleMetric, Type: kind,
 	}
 }
 

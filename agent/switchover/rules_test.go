@@ -102,6 +102,19 @@ func TestRules(t *testing.T) {
 	require.Equal(t, "up0", route(t, "up0", "fcbb:bb00:2::1"), "another node's")
 	require.Len(t, r.Links(), 2)
 
+	// What VPP cannot carry within a prefix of its own, before and after.
+	for p, to := range map[string]string{"10.244.2.7/32": "10.244.2.7", "fd10:244:2::7/128": "fd10:244:2::7"} {
+		tables.Pods[netip.MustParsePrefix(p)] = xdp.VerdictKernel
+		require.NoError(t, r.Set(tables))
+		require.Equal(t, "up0", route(t, "sw1", to))
+		tables.Pods[netip.MustParsePrefix(p)] = xdp.VerdictVPP
+		require.NoError(t, r.Set(tables))
+		require.Equal(t, drop, route(t, "sw1", to))
+		delete(tables.Pods, netip.MustParsePrefix(p))
+		require.NoError(t, r.Set(tables))
+		require.Equal(t, drop, route(t, "sw1", to))
+	}
+
 	delete(tables.Pods, remote)
 	require.NoError(t, r.Set(tables))
 	require.Equal(t, "up0", route(t, "sw1", "10.244.2.7"))

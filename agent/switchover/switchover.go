@@ -85,16 +85,22 @@ type Gate struct {
 	links      Links
 	generation uint64 // 0: nothing is wanted yet
 
-	now    Tables // what the carriers' tables hold
-	filled bool   // now is known
-	known  bool   // a pass has come to a conclusion
+	now     Tables            // what the carriers' tables hold
+	filled  bool              // now is known
+	asked   map[string]string // links that Repair was last asked for, with why
+	askedAt time.Time
+
+	known  bool // a pass has come to a conclusion
 	active bool
 	why    string
-	since  time.Time
-	turns  int
-	held   []status.Object // withheld destinations, sorted
-	last   node.Manager
-	hasMan bool
+	told   string // the reason that was logged last
+	// passing: why is about VPP being away, not about what it lacks.
+	passing bool
+	since   time.Time
+	turns   int
+	held    []status.Object // withheld destinations, sorted
+	last    node.Manager
+	hasMan  bool
 }
 
 // New makes a Gate. Nothing happens before Run.
@@ -115,31 +121,65 @@ func (g *Gate) Nudge() {
 func (g *Gate) Narrow(next dataplane.Redirects) {
 	g.work.Lock()
 	defer g.work.Unlock()
+	// A pass before the next Want must not give them back.
+	g.mu.Lock()
+	g.want = dataplane.Redirects{Uplink: still(g.want.Uplink, next.Uplink), Pods: still(g.want.Pods, next.Pods)}
+	g.mu.Unlock()
 	if !g.filled {
 		return
 	}
 	t := Tables{Uplink: common(g.now.Uplink, next.Uplink), Pods: common(g.now.Pods, next.Pods)}
-	if len(t.Uplink) == len(g.now.Uplink) && len(t.Pods) == len(g.now.Pods) {
+	if maps.Equal(t.Uplink, g.now.Uplink) && maps.Equal(t.Pods, g.now.Pods) {
 		return
 	}
 	if err := g.set(t); err != nil {
-		g.o.Log.WithError(err).Error("destinations that VPP is about to forget cannot be taken from it")
+		g.shut("destinations that VPP is about to forget cannot be taken from it: " + err.Error())
+	}
+	if g.Active() {
+		time.Sleep(drain)
 	}
 }
 
-// common are the entries of now that next still has, with the same meaning.
+// still are the destinations in want that next has with the same meaning, and
+// those that next keeps from VPP.
+func still(want, next map[netip.Prefix]dataplane.Redirect) map[netip.Prefix]dataplane.Redirect {
+	out := make(map[netip.Prefix]dataplane.Redirect, len(want))
+	for p, r := range want {
+		if n, ok := next[p]; ok && n.Inner == r.Inner {
+			out[p] = r
+		}
+	}
+	for p, n := range next {
+		if n.Kernel {
+			out[p] = n
+		}
+	}
+	return out
+}
+
+// common are the entries of now that next still has, with the same meaning. What
+// is kept from VPP stays so, or begins to be: without its entry a larger prefix
+// might give it to VPP.
 func common(now map[netip.Prefix]xdp.Verdict, next map[netip.Prefix]dataplane.Redirect) map[netip.Prefix]xdp.Verdict {
 	out := make(map[netip.Prefix]xdp.Verdict, len(now))
 	for p, v := range now {
-		if r, ok := next[p]; ok && verdict(r) == v {
+		if r, ok := next[p]; v == xdp.VerdictKernel || ok && verdict(r) == v {
 			out[p] = v
+		}
+	}
+	for p, r := range next {
+		if r.Kernel {
+			out[p] = xdp.VerdictKernel
 		}
 	}
 	return out
 }
 
 func verdict(r dataplane.Redirect) xdp.Verdict {
-	if r.Inner {
+	switch {
+	case r.Kernel:
+		return xdp.VerdictKernel
+	case r.Inner:
 		return xdp.VerdictVPPInner
 	}
 	return xdp.VerdictVPP
@@ -159,11 +199,15 @@ const drain = 2 * time.Millisecond
 
 // Pause lets the kernel have the traffic for as long as VPP is being changed:
 // VPP forwards nothing while it makes an interface. The pass after the change
-// gives it back; in between VPP counts as active.
+// gives it back; in between VPP counts as active. An agent that has just started
+// does not know who has the traffic: then it may be VPP.
 func (g *Gate) Pause() {
 	g.work.Lock()
 	defer g.work.Unlock()
-	if !g.Active() {
+	g.mu.Lock()
+	kernel := g.known && !g.active
+	g.mu.Unlock()
+	if kernel {
 		return
 	}
 	for _, p := range g.parts(Links{}) {
@@ -254,29 +298,42 @@ func (g *Gate) pass() {
 	g.last, g.hasMan = m, merr == nil
 	want, links, generation := g.want, g.links, g.generation
 	g.mu.Unlock()
+	if merr == nil && m.State != node.StateReady {
+		// Also before anything is wanted: an agent whose source does not answer
+		// must not leave the traffic with a VPP that is not there.
+		g.shut(managerReason(m))
+		g.setPassing(true)
+		if over := m.State == node.StateWaiting || m.State == node.StateGivenUp; over && before.State != m.State {
+			g.o.Drop()
+		}
+		return
+	}
 	if generation == 0 {
 		return
 	}
 	unmet, err := g.o.Unmet(generation)
 	switch {
-	case merr == nil && m.State != node.StateReady:
-		g.shut(managerReason(m))
-		if over := m.State == node.StateWaiting || m.State == node.StateGivenUp; over && before.State != m.State {
-			g.o.Drop()
-		}
 	case errors.Is(err, dataplane.ErrNotReady):
 		// Where VPP is active, it goes on with what the old and the new state
 		// have in common; where it is not, or nobody knows yet, nothing changes.
 		g.mu.Lock()
-		if !g.known {
+		if !g.known || !g.active && g.passing {
 			g.why = "VPP is being programmed"
 		}
 		g.mu.Unlock()
 	case err != nil:
 		g.shut("VPP cannot be used: " + err.Error())
+		g.setPassing(true)
 	default:
 		g.open(want, links, unmet)
 	}
+}
+
+// setPassing: the reason is over as soon as vpp-manager or VPP answers otherwise.
+func (g *Gate) setPassing(passing bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.passing = passing
 }
 
 func managerReason(m node.Manager) string {
@@ -312,26 +369,49 @@ func (g *Gate) open(want dataplane.Redirects, links Links, unmet map[dataplane.K
 		g.shut("the tables of what VPP carries cannot be written: " + err.Error())
 		return
 	}
-	repair := false
+	failing := map[string]error{}
 	for _, p := range g.parts(links) {
 		errs := p.carrier.Open(p.links)
 		for _, name := range p.links.Uplinks {
 			if err := errs[name]; err != nil {
 				g.shut(fmt.Sprintf("uplink %s: %v", name, err))
-				g.o.Repair()
+				g.repair(errs)
 				return
 			}
 		}
 		withheld = append(withheld, byLink(errs)...)
-		repair = repair || len(errs) > 0
+		maps.Copy(failing, errs)
 	}
-	if repair {
-		g.o.Repair()
-	}
+	g.repair(failing)
 	g.conclude(true, "", withheld)
 }
 
-// fill puts into the table what VPP can carry; the rest is withheld, sorted.
+// repairInterval is how often VPP is compared for links that go on failing in the
+// same way. Each comparison ends in a pass: without a bound the two would go
+// round without a break.
+const repairInterval = 10 * time.Second
+
+// repair has VPP compared for links that have lost the shim. What vpp-manager
+// holds has not. g.work is held.
+func (g *Gate) repair(errs map[string]error) {
+	failing := map[string]string{}
+	news := time.Since(g.askedAt) >= repairInterval
+	for name, err := range errs {
+		if errors.Is(err, errHeld) {
+			continue
+		}
+		failing[name] = err.Error()
+		news = news || g.asked[name] != failing[name]
+	}
+	g.asked = failing
+	if news && len(failing) > 0 {
+		g.askedAt = time.Now()
+		g.o.Repair()
+	}
+}
+
+// fill puts into the table what VPP can carry; the rest is withheld, sorted, and
+// kept from VPP also where a larger prefix is VPP's.
 func fill(table map[netip.Prefix]xdp.Verdict, want map[netip.Prefix]dataplane.Redirect, unmet map[dataplane.Key]error) []status.Object {
 	var withheld []status.Object
 next:
@@ -340,6 +420,7 @@ next:
 			for _, k := range r.Needs {
 				if err, bad := unmet[k]; bad {
 					withheld = append(withheld, status.Object{Key: p.String(), Reason: fmt.Sprintf("%s: %v", k, err)})
+					table[p] = xdp.VerdictKernel
 					continue next
 				}
 			}
@@ -401,13 +482,14 @@ func (g *Gate) conclude(active bool, why string, withheld []status.Object) {
 			g.o.Log.WithFields(logrus.Fields{"uplinks": g.links.Uplinks, "destinations": len(g.now.Pods), "withheld": len(withheld)}).Info("VPP carries the traffic")
 		}
 	}
-	if !active && (news || why != g.why) {
+	if !active && (news || why != g.told) {
+		g.told = why
 		g.o.Log.WithField("reason", why).Warn("the kernel carries the traffic")
 	}
 	for _, w := range newIn(withheld, g.held) {
 		g.o.Log.WithFields(logrus.Fields{"destination": w.Key, "reason": w.Reason}).Warn("stays with the kernel")
 	}
-	g.known, g.active, g.why, g.held = true, active, why, withheld
+	g.known, g.active, g.why, g.held, g.passing = true, active, why, withheld, false
 }
 
 func newIn(now, before []status.Object) []status.Object {

@@ -38,6 +38,17 @@ func (m *memory) Set(t Tables) error {
 	return nil
 }
 
+// vpp are the pods' destinations that VPP has.
+func (m *memory) vpp() []netip.Prefix {
+	var out []netip.Prefix
+	for p, v := range m.tables.Pods {
+		if v == xdp.VerdictVPP {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 func (m *memory) Open(l Links) map[string]error {
 	m.open, m.isOpen = l, true
 	return m.failing
@@ -145,7 +156,8 @@ func TestWhoCarries(t *testing.T) {
 			}
 			require.Equal(t, c.withheld, withheld)
 			if c.active {
-				require.Len(t, b.carrier.tables.Pods, c.pods)
+				require.Len(t, b.carrier.vpp(), c.pods)
+				require.Len(t, b.carrier.tables.Pods, 2, "what is withheld is the kernel's also within a larger prefix")
 				require.Equal(t, map[netip.Prefix]xdp.Verdict{locator: xdp.VerdictVPP, dt4: xdp.VerdictVPPInner}, b.carrier.tables.Uplink)
 			}
 		})
@@ -256,11 +268,120 @@ func TestAVPPThatIsGivenUpIsDropped(t *testing.T) {
 	}
 }
 
-// TestRepairIsAskedFor where VPP's links have lost the shim.
+// TestRepairIsAskedFor where VPP's links have lost the shim: each comparison ends
+// in a pass, so a failure that stays must not ask for the next one.
 func TestRepairIsAskedFor(t *testing.T) {
+	for _, link := range []string{"sw5", "eth0"} {
+		b := newBench()
+		b.carrier.failing = map[string]error{link: xdp.ErrNoShim}
+		b.Want(want(), links, 1)
+		for range 3 {
+			b.pass()
+			require.Equal(t, 1, b.repaired, link)
+		}
+		b.askedAt = b.askedAt.Add(-repairInterval)
+		b.pass()
+		require.Equal(t, 2, b.repaired, "%s: from time to time", link)
+		b.carrier.failing = map[string]error{link: xdp.ErrForeignProgram}
+		b.pass()
+		require.Equal(t, 3, b.repaired, "%s: another failure", link)
+		b.carrier.failing = map[string]error{link: errHeld}
+		b.pass()
+		require.Equal(t, 3, b.repaired, "%s: vpp-manager's own doing", link)
+	}
+}
+
+// TestNothingComesBackBeforeTheNewState: a pass between Narrow and Want knows the
+// old state only, and must not give VPP what it is about to forget.
+func TestNothingComesBackBeforeTheNewState(t *testing.T) {
 	b := newBench()
-	b.carrier.failing = map[string]error{"sw5": xdp.ErrNoShim}
 	b.Want(want(), links, 1)
 	b.pass()
-	require.Equal(t, 1, b.repaired)
+	next := want()
+	delete(next.Pods, remote)
+	b.Narrow(next)
+	b.pass()
+	require.Equal(t, []netip.Prefix{local}, b.carrier.vpp())
+	require.True(t, b.Active())
+}
+
+// TestKeptFromVPP: what VPP cannot carry within a larger prefix of VPP's is the
+// kernel's in every state in between.
+func TestKeptFromVPP(t *testing.T) {
+	b := newBench()
+	b.Want(want(), links, 1)
+	b.pass()
+	borrowed := netip.MustParsePrefix("10.244.2.77/32")
+	next := want()
+	next.Pods[borrowed] = dataplane.Redirect{Kernel: true}
+	next.Pods[local] = dataplane.Redirect{Kernel: true}
+	b.Narrow(next)
+	for range 2 {
+		require.Equal(t, map[netip.Prefix]xdp.Verdict{remote: xdp.VerdictVPP, borrowed: xdp.VerdictKernel, local: xdp.VerdictKernel}, b.carrier.tables.Pods)
+		b.Want(next, links, 2)
+		b.pass()
+	}
+	require.Empty(t, b.Status().Withheld, "its reason is among the problems")
+	b.Narrow(want())
+	require.Equal(t, xdp.VerdictKernel, b.carrier.tables.Pods[borrowed], "until VPP has worked on the new state")
+	b.Want(want(), links, 3)
+	b.pass()
+	require.NotContains(t, b.carrier.tables.Pods, borrowed)
+	require.ElementsMatch(t, []netip.Prefix{local, remote}, b.carrier.vpp())
+}
+
+// TestNarrowThatFails gives everything to the kernel: VPP is about to forget.
+func TestNarrowThatFails(t *testing.T) {
+	b := newBench()
+	b.Want(want(), links, 1)
+	b.pass()
+	next := want()
+	delete(next.Pods, remote)
+	b.carrier.noSet = errors.New("table gone")
+	b.Narrow(next)
+	require.False(t, b.carrier.isOpen)
+	require.Contains(t, b.Status().Reason, "table gone")
+	b.carrier.noSet = nil
+	b.Want(next, links, 2)
+	b.pass()
+	require.True(t, b.Active())
+}
+
+// TestPauseOfAnAgentThatHasJustStarted: VPP may have the traffic from before.
+func TestPauseOfAnAgentThatHasJustStarted(t *testing.T) {
+	b := newBench()
+	b.carrier.isOpen = true
+	b.Pause()
+	require.False(t, b.carrier.isOpen)
+}
+
+// TestVPPThatIsAwayBeforeAnythingIsWanted: the source of cluster state may not
+// answer for long.
+func TestVPPThatIsAwayBeforeAnythingIsWanted(t *testing.T) {
+	b := newBench()
+	b.carrier.isOpen = true
+	b.manager.State = node.StateGivenUp
+	b.pass()
+	require.False(t, b.carrier.isOpen)
+	require.Contains(t, b.Status().Reason, "given up")
+}
+
+// TestReasonThatIsOver is not told any more while VPP is programmed; what VPP was
+// found to lack is.
+func TestReasonThatIsOver(t *testing.T) {
+	notReady := fmt.Errorf("%w: later", dataplane.ErrNotReady)
+	b := newBench()
+	b.Want(want(), links, 1)
+	b.manager.State = node.StateWaiting
+	b.pass()
+	require.Contains(t, b.Status().Reason, "waiting")
+	b.manager.State, b.err = node.StateReady, notReady
+	b.pass()
+	require.Equal(t, "VPP is being programmed", b.Status().Reason)
+
+	b.err, b.unmet = nil, map[dataplane.Key]error{dataplane.InterfaceKey("eth0"): errors.New("no queue")}
+	b.pass()
+	b.err = notReady
+	b.pass()
+	require.Contains(t, b.Status().Reason, "no queue")
 }
