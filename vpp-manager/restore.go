@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -56,19 +57,10 @@ func splitUplinks(all []string) (shared []string, dedicated []uplink.Spec, err e
 
 // dedicate gives a supervisor's VPP its own uplinks: they are taken before each
 // start, joined with the host once VPP answers, and the host's again when VPP
-// does not come back. What an earlier manager left is restored, also when none
-// is wanted. release is to be called when the supervisor has ended.
-func dedicate(s *supervise.Supervisor, u *uplink.Uplinks, log logrus.FieldLogger) (release func() error) {
-	next, after := s.Next, s.After
-	owned := false
-	owner := s.Owner
-	s.Owner = func() error {
-		owned = true
-		if owner != nil {
-			return owner()
-		}
-		return nil
-	}
+// does not come back, or ends for good. What an earlier manager left is restored,
+// also when none is wanted.
+func dedicate(s *supervise.Supervisor, u *uplink.Uplinks) {
+	next, after, disown := s.Next, s.After, s.Disown
 	s.Next = func() (string, startup.Config, error) {
 		path, conf, err := next()
 		if err != nil {
@@ -94,11 +86,12 @@ func dedicate(s *supervise.Supervisor, u *uplink.Uplinks, log logrus.FieldLogger
 		}
 		u.Ended()
 	}
-	return func() error {
-		if !owned {
-			return nil // another manager may have them
+	s.Disown = func() error {
+		err := u.Restore()
+		if disown != nil {
+			err = errors.Join(err, disown())
 		}
-		return u.Restore()
+		return err
 	}
 }
 

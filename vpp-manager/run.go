@@ -227,17 +227,13 @@ func (o runOptions) run(ctx context.Context, s *supervise.Supervisor, log *logru
 	if err := limits.Raise(); err != nil {
 		log.WithError(err).Warn("VPP has to do with less than it may need")
 	}
-	if o.coreDumps {
-		restore, err := o.cores(s.Conf.RunDir, log)
-		if err != nil {
-			return err
-		}
-		defer restore()
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
 	s.Owner = func() error {
+		if err := o.cores(s.Conf.RunDir, log); err != nil {
+			return err
+		}
 		l, err := control.Listen(s.Conf.RunDir)
 		if err != nil {
 			return err
@@ -245,6 +241,7 @@ func (o runOptions) run(ctx context.Context, s *supervise.Supervisor, log *logru
 		g.Go(func() error { return control.Serve(ctx, l, s) })
 		return nil
 	}
+	s.Disown = func() error { return limits.RestoreCores("/", s.Conf.RunDir) }
 	_, specs, err := splitUplinks(o.uplinks)
 	if err != nil {
 		return err
@@ -254,27 +251,27 @@ func (o runOptions) run(ctx context.Context, s *supervise.Supervisor, log *logru
 	if err != nil {
 		return err
 	}
-	release := dedicate(s, uplinks, log)
+	dedicate(s, uplinks)
 	g.Go(func() error { restartOnHangup(ctx, s, log); return nil })
 	g.Go(func() error {
 		defer cancel()
-		return errors.Join(s.Run(ctx), release())
+		return s.Run(ctx)
 	})
 	return g.Wait()
 }
 
-// cores says where dumps go, and sets that first if asked to.
-func (o runOptions) cores(runDir string, log *logrus.Logger) (restore func(), err error) {
-	restore = func() {}
+// cores says where dumps go, and sets that first if asked to. What a killed
+// manager has set is undone in any case.
+func (o runOptions) cores(runDir string, log *logrus.Logger) error {
+	if err := limits.RestoreCores("/", runDir); err != nil {
+		log.WithError(err).Warn("core_pattern is not what it was before")
+	}
+	if !o.coreDumps {
+		return nil
+	}
 	if o.corePattern != "" {
-		undo, err := limits.SetCores("/", o.corePattern)
-		if err != nil {
-			return nil, fmt.Errorf("--core-pattern: %w", err)
-		}
-		restore = func() {
-			if err := undo(); err != nil {
-				log.WithError(err).Warn("core_pattern is not what it was before")
-			}
+		if err := limits.SetCores("/", runDir, o.corePattern); err != nil {
+			return fmt.Errorf("--core-pattern: %w", err)
 		}
 	}
 	if where, problem := limits.Cores("/", runDir); problem {
@@ -282,7 +279,7 @@ func (o runOptions) cores(runDir string, log *logrus.Logger) (restore func(), er
 	} else {
 		log.Info("Core dumps of VPP: " + where)
 	}
-	return restore, nil
+	return nil
 }
 
 // restartOnHangup makes a planned restart of SIGHUP.

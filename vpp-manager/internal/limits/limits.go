@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sidewinder-net/sidewinder/api/node"
 )
 
 // ErrRefused: the kernel does not let a limit be raised.
@@ -91,7 +93,7 @@ func words(n uint64) string {
 // tests), as the machine's core_pattern has it (core(5)). problem: none will be
 // found there.
 func Cores(root, runDir string) (where string, problem bool) {
-	raw, err := os.ReadFile(filepath.Join(root, "proc/sys/kernel/core_pattern"))
+	raw, err := os.ReadFile(corePattern(root))
 	if err != nil {
 		return fmt.Sprintf("the kernel's core_pattern cannot be read: %v", err), true
 	}
@@ -121,29 +123,52 @@ func Cores(root, runDir string) (where string, problem bool) {
 	return "dumps go to " + filepath.Join(runDir, pattern), false
 }
 
-// SetCores writes core_pattern, which is the whole machine's, and gives what
-// puts the old one back.
-func SetCores(root, pattern string) (restore func() error, err error) {
-	path := filepath.Join(root, "proc/sys/kernel/core_pattern")
-	old, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("core_pattern: %w", err)
-	}
+// CoresFile in the run directory remembers core_pattern: what it was set to, and
+// what it was before. A reboot forgets both.
+const CoresFile = "core_pattern.before"
+
+// SetCores writes core_pattern, which is the whole machine's. RestoreCores puts
+// the old one back, also after this process was killed.
+func SetCores(root, runDir, pattern string) error {
 	// core(5): the kernel keeps 127 bytes.
 	if n := len(pattern); n == 0 || n > 127 || strings.ContainsAny(pattern, "\n\x00") {
-		return nil, fmt.Errorf("core_pattern: %q: 1 to 127 characters in one line are possible", pattern)
+		return fmt.Errorf("core_pattern: %q: 1 to 127 characters in one line are possible", pattern)
+	}
+	path := corePattern(root)
+	old, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("core_pattern: %w", err)
+	}
+	memory := pattern + "\n" + strings.TrimSpace(string(old)) + "\n"
+	if err := node.WriteFile(filepath.Join(runDir, CoresFile), []byte(memory), 0o600); err != nil {
+		return fmt.Errorf("core_pattern: %w", err)
 	}
 	if err := os.WriteFile(path, []byte(pattern+"\n"), 0o644); err != nil {
-		return nil, fmt.Errorf("core_pattern: %w", err)
+		return errors.Join(fmt.Errorf("core_pattern: %w", err), os.Remove(filepath.Join(runDir, CoresFile)))
 	}
-	return func() error {
-		now, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		if strings.TrimSpace(string(now)) != pattern {
-			return nil // somebody else's by now
-		}
-		return os.WriteFile(path, old, 0o644)
-	}, nil
+	return nil
 }
+
+// RestoreCores undoes a SetCores of this run directory that was not undone. What
+// somebody else has set since stays.
+func RestoreCores(root, runDir string) error {
+	file := filepath.Join(runDir, CoresFile)
+	raw, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("core_pattern: %w", err)
+	}
+	set, before, _ := strings.Cut(string(raw), "\n")
+	now, err := os.ReadFile(corePattern(root))
+	if err == nil && strings.TrimSpace(string(now)) == strings.TrimSpace(set) {
+		err = os.WriteFile(corePattern(root), []byte(before), 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("core_pattern: %w", err)
+	}
+	return os.Remove(file)
+}
+
+func corePattern(root string) string { return filepath.Join(root, "proc/sys/kernel/core_pattern") }

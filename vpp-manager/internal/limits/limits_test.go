@@ -50,21 +50,23 @@ func TestSetCores(t *testing.T) {
 		require.NoError(t, err)
 		return strings.TrimSpace(string(raw))
 	}
-	restore, err := SetCores(root, "/usr/lib/core.%p")
-	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, RestoreCores(root, dir), "nothing to do")
+	require.NoError(t, SetCores(root, dir, "/usr/lib/core.%p"))
 	require.Equal(t, "/usr/lib/core.%p", read())
-	require.NoError(t, restore())
+	// Whoever set it may have been killed: nothing but the file is left.
+	require.NoError(t, RestoreCores(root, dir))
 	require.Equal(t, "|/usr/lib/catch", read())
+	require.NoFileExists(t, filepath.Join(dir, CoresFile))
 
-	restore, err = SetCores(root, "mine")
-	require.NoError(t, err)
+	require.NoError(t, SetCores(root, dir, "mine"))
 	require.NoError(t, os.WriteFile(filepath.Join(root, "proc/sys/kernel/core_pattern"), []byte("another's\n"), 0o644))
-	require.NoError(t, restore())
+	require.NoError(t, RestoreCores(root, dir))
 	require.Equal(t, "another's", read(), "somebody else has set it since")
+	require.NoFileExists(t, filepath.Join(dir, CoresFile))
 
 	for _, bad := range []string{"", "a\nb", strings.Repeat("x", 128)} {
-		_, err := SetCores(root, bad)
-		require.Error(t, err)
+		require.Error(t, SetCores(root, dir, bad))
 	}
 }
 

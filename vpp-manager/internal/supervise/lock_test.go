@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sirupsen/logrus/hooks/test"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -103,4 +104,30 @@ func TestStartFollowsNoSymbolicLinks(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(c.RunDir, ".*.new"))
 	require.NoError(t, err)
 	require.Empty(t, left)
+}
+
+// What is put back at the end must be done before another manager begins.
+func TestDisownComesBeforeTheLockIsFree(t *testing.T) {
+	conf := config(t)
+	log, _ := test.NewNullLogger()
+	var calls []string
+	s := &Supervisor{
+		Path: script(t, "exit 3"), Conf: conf, Log: log,
+		Owner: func() error { calls = append(calls, "owner"); return nil },
+		Disown: func() error {
+			_, err := Lock(conf)
+			require.ErrorContains(t, err, "in use by another vpp-manager")
+			calls = append(calls, "disown")
+			return nil
+		},
+	}
+	require.Error(t, s.Run(t.Context()))
+	require.Equal(t, []string{"owner", "disown"}, calls)
+
+	unlock, err := Lock(conf)
+	require.NoError(t, err)
+	defer unlock()
+	s = &Supervisor{Path: s.Path, Conf: conf, Log: log, Owner: s.Owner, Disown: s.Disown}
+	require.ErrorContains(t, s.Run(t.Context()), "in use by another vpp-manager")
+	require.Len(t, calls, 2, "what another manager has is not touched")
 }

@@ -61,8 +61,11 @@ type Supervisor struct {
 	Before func() error
 	After  func()
 	// Owner is called once the run directory is this process's own, before the
-	// first start; its error ends the run. May be nil.
-	Owner func() error
+	// first start; its error ends the run. Disown is called at the end of a run
+	// that had called Owner, while the run directory is still this process's own:
+	// no other one begins before that. Both may be nil.
+	Owner  func() error
+	Disown func() error
 	// Connect is called when the API answers, before VPP counts as ready. Its
 	// error ends this VPP as one that did not come up. May be nil.
 	Connect func(context.Context) error
@@ -85,8 +88,7 @@ const (
 // Run starts VPP and restarts it when it dies or hangs, until ctx ends; then it
 // drains and stops VPP and returns nil. A VPP that does not come up the first
 // time is an error: waiting would not help whoever made the mistake. It is
-// called once. owner, which may be nil, is called when the run directory has
-// become this process's own, before VPP is started; its error ends the run.
+// called once.
 func (s *Supervisor) Run(ctx context.Context) error {
 	if s.Grace <= 0 {
 		s.Grace = 5 * time.Second
@@ -103,7 +105,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	defer unlock()
 	if s.Owner != nil {
 		if err := s.Owner(); err != nil {
-			return err
+			return errors.Join(err, s.disown())
 		}
 	}
 	err = s.keep(ctx, c)
@@ -113,7 +115,14 @@ func (s *Supervisor) Run(ctx context.Context) error {
 			m.LastDeath, m.LastDeathAt = err.Error(), time.Now()
 		}
 	})
-	return err
+	return errors.Join(err, s.disown())
+}
+
+func (s *Supervisor) disown() error {
+	if s.Disown == nil {
+		return nil
+	}
+	return s.Disown()
 }
 
 // keep is one life of VPP after the other.
