@@ -40,6 +40,9 @@ func connect(ctx context.Context, g *errgroup.Group, cfg config.Config, uplinks 
 		}
 	} else if err := switchover.RemoveRules(); err != nil {
 		return controller.Dataplane{}, err
+	} else if err := switchover.RemoveShims(); err != nil {
+		// An agent for the kernel alone need not have the right to look.
+		log.WithError(err).Warn("links may lead to a VPP of before still: ip link set dev LINK xdp off takes the shim off")
 	}
 	log.WithFields(logrus.Fields{"dataplane": cfg.Dataplane, "version": d.Version(), "uplinks": uplinks}).Info("connected")
 	return d, nil
@@ -93,6 +96,8 @@ func newCarriers(cfg config.Config, log logrus.FieldLogger) (carriers, error) {
 			return c, fmt.Errorf("vpp.uplinkDriver, vpp.podDriver: af_xdp needs the XDP shim: %w; use af_packet on this kernel", err)
 		}
 		byDriver[config.DriverAFXDP] = shims
+	} else if err := switchover.RemoveShims(); err != nil {
+		return c, err
 	}
 	if drivers[config.DriverAFPacket] {
 		byDriver[config.DriverAFPacket] = switchover.NewRules(cfg.VPP.UplinkDriver == config.DriverAFPacket, cfg.VPP.PodDriver == config.DriverAFPacket)

@@ -65,6 +65,8 @@ func open(link *netlink.LinkAttrs) (*Shim, error) {
 	}
 	if err := s.openMaps(ids); errors.Is(err, errOtherMaps) {
 		return nil, foreign
+	} else if errors.Is(err, os.ErrNotExist) {
+		return nil, fail(ErrNoShim) // detached since, and its maps are gone with it
 	} else if err != nil {
 		return nil, fail(fmt.Errorf("program %d: %w", s.programID, err))
 	}

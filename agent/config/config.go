@@ -80,7 +80,9 @@ type VPP struct {
 	UplinkRxMode dataplane.RxMode `yaml:"uplinkRxMode"`
 	PodRxMode    dataplane.RxMode `yaml:"podRxMode"`
 	// KernelFlows is how many connections the shim remembers that go through
-	// the kernel (services, the world outside).
+	// the kernel (services, the world outside). What is
+	// remembered is taken over in the size that it has: another size holds
+	// when no link carries the shim any more, at the latest after a reboot.
 	KernelFlows int `yaml:"kernelFlows"`
 	// FailClosed: pods under a policy that only VPP enforces get no traffic
 	// while VPP is down. Without such policies it changes nothing.

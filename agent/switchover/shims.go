@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/sirupsen/logrus"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sidewinder-net/sidewinder/agent/status"
 	"github.com/sidewinder-net/sidewinder/xdp"
@@ -17,8 +19,6 @@ import (
 type Shims struct {
 	log    logrus.FieldLogger
 	tables *xdp.Tables
-	// adopted: the flows of an agent before this one were looked for.
-	adopted bool
 	// shims by link name, with the role that they are bound to.
 	shims map[string]*bound
 	// swept: links that an agent before this one left open have been shut.
@@ -30,14 +30,39 @@ type bound struct {
 	role xdp.Role
 }
 
-// NewShims makes the shared tables. The error is xdp.ErrUnsupported where the
-// kernel lacks what they need.
+// NewShims makes the shared tables, and takes over the record of the kernel's
+// flows from the shims of an agent before this one. The error is
+// xdp.ErrUnsupported where the kernel lacks what they need.
 func NewShims(o xdp.TablesOptions, log logrus.FieldLogger) (*Shims, error) {
 	t, err := xdp.NewTables(o)
 	if err != nil {
 		return nil, err
 	}
-	return &Shims{log: log, tables: t, shims: map[string]*bound{}}, nil
+	s := &Shims{log: log, tables: t, shims: map[string]*bound{}}
+	s.adopt()
+	return s, nil
+}
+
+// adopt takes over the record of the kernel's flows that an earlier agent's
+// tables have: connections live longer than agents. It is done at once, because a
+// VPP that starts anew replaces the shims, and the record goes with the last.
+func (s *Shims) adopt() {
+	warn := func(err error) {
+		s.log.WithError(err).Warn("the record of the kernel's flows is not found everywhere: connections to services may break where VPP takes over")
+	}
+	all, err := xdp.FindAll()
+	if err != nil {
+		warn(err)
+	}
+	found := false
+	for _, shim := range all {
+		if !found {
+			if found, err = s.tables.AdoptFlows(shim); err != nil {
+				warn(err)
+			}
+		}
+		_ = shim.Close()
+	}
 }
 
 // Set implements Carrier.
@@ -69,6 +94,7 @@ func (s *Shims) Open(l Links) map[string]error {
 		return errs
 	}
 	there := make(map[string]bool, len(roles))
+	fresh := map[string]*bound{}
 	for _, link := range all {
 		a := link.Attrs()
 		role, ours := roles[a.Name]
@@ -80,8 +106,20 @@ func (s *Shims) Open(l Links) map[string]error {
 		if a.Xdp != nil && a.Xdp.Attached {
 			program = a.Xdp.ProgId
 		}
-		if err := s.openLink(a.Name, a.Index, program, role); err != nil {
+		b, err := s.find(a.Name, a.Index, program)
+		switch {
+		case err != nil:
 			errs[a.Name] = err
+		case b.role != role:
+			fresh[a.Name] = b
+		}
+	}
+	maps.Copy(errs, s.bind(fresh, roles))
+	for name := range there {
+		if errs[name] == nil {
+			if err := s.shims[name].open(); err != nil {
+				errs[name] = err
+			}
 		}
 	}
 	for name, b := range s.shims {
@@ -98,31 +136,53 @@ func (s *Shims) Open(l Links) map[string]error {
 	return errs
 }
 
-// openLink lets VPP have a link's packets.
-func (s *Shims) openLink(name string, index int, program uint32, role xdp.Role) error {
-	b := s.shims[name]
-	if b != nil && (b.ProgramID() != program || b.LinkIndex() != index) {
+// find gives the shim that is on a link now.
+func (s *Shims) find(name string, index int, program uint32) (*bound, error) {
+	if b := s.shims[name]; b != nil {
+		if b.ProgramID() == program && b.LinkIndex() == index {
+			return b, nil
+		}
 		_ = b.Close()
 		delete(s.shims, name)
-		b = nil
 	}
-	if b == nil {
-		shim, err := xdp.Find(index)
-		if err != nil {
-			return fmt.Errorf("has no shim, so the kernel gets all its packets: %w", err)
-		}
-		b = &bound{Shim: shim}
-		s.shims[name] = b
+	shim, err := xdp.Find(index)
+	if err != nil {
+		return nil, fmt.Errorf("has no shim, so the kernel gets all its packets: %w", err)
 	}
-	if b.role != role {
-		if err := s.adopt(b.Shim); err != nil {
-			return err
-		}
-		if err := b.Bind(role, s.tables); err != nil {
-			return fmt.Errorf("binding the tables to its shim: %w", err)
-		}
-		b.role = role
+	b := &bound{Shim: shim}
+	s.shims[name] = b
+	return b, nil
+}
+
+// binders is how many links are bound at the same time: for each the kernel waits
+// for the packets under way, tens of milliseconds that cost nothing.
+const binders = 32
+
+// bind gives the tables to shims that do not have them. The errors are by link.
+func (s *Shims) bind(fresh map[string]*bound, roles map[string]xdp.Role) map[string]error {
+	errs := map[string]error{}
+	var mu sync.Mutex
+	var work errgroup.Group
+	work.SetLimit(binders)
+	for name, b := range fresh {
+		work.Go(func() error {
+			err := b.Bind(roles[name], s.tables)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				errs[name] = fmt.Errorf("binding the tables to its shim: %w", err)
+				return nil
+			}
+			b.role = roles[name]
+			return nil
+		})
 	}
+	_ = work.Wait() // errs has all
+	return errs
+}
+
+// open lets VPP have the link's packets.
+func (b *bound) open() error {
 	mode, err := b.Mode()
 	switch {
 	case err != nil:
@@ -144,31 +204,15 @@ func set(shim *xdp.Shim, m xdp.Mode) error {
 	return nil
 }
 
-// adopt takes over the record of the kernel's flows that an earlier agent's
-// tables have, once: connections live longer than agents.
-func (s *Shims) adopt(shim *xdp.Shim) error {
-	if s.adopted {
-		return nil
-	}
-	found, err := s.tables.AdoptFlows(shim)
-	if err != nil {
-		return fmt.Errorf("taking over the kernel's flows from its shim: %w", err)
-	}
-	s.adopted = true
-	if found {
-		s.log.WithField("link", shim.LinkName()).Debug("took over the record of the kernel's flows")
-	}
-	return nil
-}
-
 // Shut implements Carrier. What is held stays so.
 func (s *Shims) Shut() error {
+	var errs []error
 	if !s.swept {
 		// An agent before this one left links open that this one has not
-		// looked at.
+		// looked at. Those that are found are shut also where others are not.
 		all, err := xdp.FindAll()
 		if err != nil {
-			return fmt.Errorf("looking for shims: %w", err)
+			errs = append(errs, fmt.Errorf("looking for shims: %w", err))
 		}
 		for _, shim := range all {
 			if old := s.shims[shim.LinkName()]; old != nil {
@@ -177,9 +221,8 @@ func (s *Shims) Shut() error {
 			}
 			s.shims[shim.LinkName()] = &bound{Shim: shim}
 		}
-		s.swept = true
+		s.swept = err == nil
 	}
-	var errs []error
 	for name, b := range s.shims {
 		mode, err := b.Mode()
 		if err == nil && mode == xdp.ModeVPP {
@@ -188,6 +231,18 @@ func (s *Shims) Shut() error {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("link %s: %w", name, err))
 		}
+	}
+	return errors.Join(errs...)
+}
+
+// RemoveShims gives all links to the kernel and takes the shims off them, which
+// costs TCP its segmentation offload on veths: for an agent that uses none, after
+// one that did. VPP may run on, with a state that nobody renews.
+func RemoveShims() error {
+	all, err := xdp.FindAll()
+	errs := []error{err}
+	for _, shim := range all {
+		errs = append(errs, set(shim, xdp.ModeKernel), shim.Detach(), shim.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -1,14 +1,18 @@
 package switchover
 
 import (
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/sidewinder-net/sidewinder/xdp"
 )
@@ -131,4 +135,97 @@ func TestShimsOfAnAgentBefore(t *testing.T) {
 	third := newShims(t)
 	require.NoError(t, third.Shut(), "VPP is away before this one has opened anything")
 	require.Equal(t, xdp.ModeKernel, modeOf(t, "up0"))
+}
+
+// TestFlowsOutliveAgentAndVPP: an agent that starts together with VPP keeps the
+// connections that the kernel carries, though VPP replaces the shims before it
+// opens the first.
+func TestFlowsOutliveAgentAndVPP(t *testing.T) {
+	inNamespace(t)
+	first := newShims(t)
+	veth(t, "sw1", "pod1")
+	pod := Links{Pods: []string{"sw1"}}
+	tables := Tables{Pods: map[netip.Prefix]xdp.Verdict{remote: xdp.VerdictVPP}}
+	shim := attach(t, "sw1")
+	require.NoError(t, first.Set(tables))
+	require.Empty(t, first.Open(pod))
+	sendUDP(t, "pod1", "198.51.100.1")
+	require.Eventually(t, func() bool { return counter(t, shim, "kernel-table") > 0 }, time.Second, time.Millisecond)
+	sendUDP(t, "pod1", "10.244.2.7")
+	require.Eventually(t, func() bool { return counter(t, shim, "kernel-flow") == 1 }, time.Second, time.Millisecond)
+	require.NoError(t, first.Close())
+
+	second := newShims(t)
+	require.NoError(t, shim.Detach())
+	require.NoError(t, shim.Close())
+	shim = attach(t, "sw1")
+	defer shim.Close()
+	require.NoError(t, second.Set(tables))
+	require.Empty(t, second.Open(pod))
+	sendUDP(t, "pod1", "10.244.2.7")
+	require.Eventually(t, func() bool { return counter(t, shim, "kernel-flow")+counter(t, shim, "no-socket") > 0 }, time.Second, time.Millisecond)
+	require.Zero(t, counter(t, shim, "no-socket"))
+}
+
+// TestRemoveShims: an agent without VPP takes off what one with VPP left.
+func TestRemoveShims(t *testing.T) {
+	inNamespace(t)
+	s := newShims(t)
+	veth(t, "sw1", "pod1")
+	shim := attach(t, "sw1")
+	defer shim.Close()
+	require.Empty(t, s.Open(Links{Pods: []string{"sw1"}}))
+	require.NoError(t, RemoveShims())
+	m, err := shim.Mode()
+	require.NoError(t, err)
+	require.Equal(t, xdp.ModeKernel, m, "a packet under way does not go to VPP any more")
+	require.Empty(t, func() []*xdp.Shim { all, err := xdp.FindAll(); require.NoError(t, err); return all }())
+	require.NoError(t, RemoveShims(), "again")
+}
+
+// TestOpenOfManyLinks: pods by the dozen do not wait for each other.
+func TestOpenOfManyLinks(t *testing.T) {
+	inNamespace(t)
+	s := newShims(t)
+	var all Links
+	for i := range 64 {
+		name := fmt.Sprintf("sw%d", i)
+		veth(t, name, "p"+name)
+		require.NoError(t, attach(t, name).Close())
+		all.Pods = append(all.Pods, name)
+	}
+	begin := time.Now()
+	require.Empty(t, s.Open(all))
+	t.Log("opened after", time.Since(begin))
+	for _, name := range all.Pods {
+		require.Equal(t, xdp.ModeVPP, modeOf(t, name))
+	}
+}
+
+func counter(t *testing.T, shim *xdp.Shim, name string) uint64 {
+	t.Helper()
+	n, err := shim.Counters()
+	require.NoError(t, err)
+	return n[name]
+}
+
+// sendUDP sends a packet from 10.244.1.5 port 4000.
+func sendUDP(t *testing.T, link, to string) {
+	t.Helper()
+	f := make([]byte, 14+20+8)
+	copy(f, []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0})
+	ip := f[14:]
+	ip[0], ip[3], ip[8], ip[9] = 0x45, 28, 64, unix.IPPROTO_UDP
+	src, dst := netip.MustParseAddr("10.244.1.5").As4(), netip.MustParseAddr(to).As4()
+	copy(ip[12:], src[:])
+	copy(ip[16:], dst[:])
+	binary.BigEndian.PutUint16(ip[20:], 4000)
+	binary.BigEndian.PutUint16(ip[22:], 53)
+	ip[25] = 8
+	l, err := netlink.LinkByName(link)
+	require.NoError(t, err)
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	require.NoError(t, err)
+	defer unix.Close(fd)
+	require.NoError(t, unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: l.Attrs().Index}))
 }
