@@ -66,3 +66,16 @@ func TestJudge(t *testing.T) {
 		return r
 	}))
 }
+
+func TestNoise(t *testing.T) {
+	for n, want := range map[int]time.Duration{0: 0, 1: 1, 9: 9, 10: 9, 11: 10, 20: 18} {
+		var windows []window
+		for i := range n {
+			windows = append(windows, window{kind: lab.DisturbNone, in: traffic.Window{From: at(n - i)}})
+		}
+		got := noise(windows, func(w traffic.Window) lab.WatchResult {
+			return lab.WatchResult{MaxGap: time.Duration(w.From.Unix() - 1000)}
+		})
+		require.Equal(t, want, got, "%d windows", n)
+	}
+}
