@@ -2,6 +2,7 @@ package traffic
 
 import (
 	"context"
+	"os"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -17,16 +18,24 @@ const (
 	guardPause = 20 * time.Millisecond
 )
 
-// Guard turns all links to the kernel when the process dies, in that moment
-// (see xdp.Guard), until ctx ends. Where the kernel cannot do that, links lead to
-// the dead process until its sockets are closed; the log says so.
+// Guard turns all links to the kernel when the process dies, or this one, with
+// which VPP dies: in that moment (see xdp.Guard), until ctx ends. Where the kernel
+// cannot do that, links lead to the dead process until its sockets are closed; the
+// log says so.
 func (l *Links) Guard(ctx context.Context, pid int) {
-	g, err := xdp.NewGuard(pid)
-	if err != nil {
-		l.Log.WithError(err).Warn("When VPP is killed the kernel takes over only when VPP's memory is freed: some tens of packets later")
+	var guards []*xdp.Guard
+	for _, p := range []int{pid, os.Getpid()} {
+		g, err := xdp.NewGuard(p)
+		if err != nil {
+			l.Log.WithError(err).Warn("When VPP is killed the kernel takes over only when VPP's memory is freed: some tens of packets later")
+			break
+		}
+		defer g.Close()
+		guards = append(guards, g)
+	}
+	if len(guards) == 0 {
 		return
 	}
-	defer g.Close()
 	updates := make(chan netlink.LinkUpdate, 256)
 	done := make(chan struct{})
 	defer close(done)
@@ -38,7 +47,7 @@ func (l *Links) Guard(ctx context.Context, pid int) {
 	defer tick.Stop()
 	said := ""
 	for {
-		if err := cover(g); err != nil && err.Error() != said {
+		if err := cover(guards); err != nil && err.Error() != said {
 			said = err.Error()
 			l.Log.WithError(err).Warn("Some links stay with VPP for some time when it is killed")
 		}
@@ -65,10 +74,12 @@ func (l *Links) Guard(ctx context.Context, pid int) {
 	}
 }
 
-func cover(g *xdp.Guard) error {
+func cover(guards []*xdp.Guard) error {
 	shims, err := xdp.FindAll()
-	if cerr := g.Cover(shims); err == nil {
-		err = cerr
+	for _, g := range guards {
+		if cerr := g.Cover(shims); err == nil {
+			err = cerr
+		}
 	}
 	for _, s := range shims {
 		_ = s.Close()

@@ -1,11 +1,14 @@
 package traffic
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -265,4 +268,57 @@ func TestGuardFollowsTheLinks(t *testing.T) {
 	m, err := s.Mode()
 	require.NoError(t, err)
 	require.Equal(t, xdp.ModeHeld, m)
+}
+
+// guardedPID names, to a copy of this program, the process that it is to guard.
+const guardedPID = "SIDEWINDER_TEST_GUARDED_PID"
+
+// VPP dies with its manager: that is too late for what is on the way to it, as the
+// manager's guard has gone by then.
+func TestGuardWhenTheManagerIsKilled(t *testing.T) {
+	if pid, err := strconv.Atoi(os.Getenv(guardedPID)); err == nil {
+		log := logrus.New()
+		log.SetOutput(os.Stdout)
+		ForHost(log).Guard(t.Context(), pid)
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	runtime.LockOSThread()
+	ns, err := netns.New()
+	require.NoError(t, err)
+	defer ns.Close()
+	require.NoError(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "a"}, PeerName: "b"}))
+	l, err := netlink.LinkByName("a")
+	require.NoError(t, err)
+	s, err := xdp.Attach(l.Attrs().Index)
+	if errors.Is(err, xdp.ErrUnsupported) {
+		t.Skip(err)
+	}
+	require.NoError(t, err)
+	defer s.Detach()
+	require.NoError(t, s.SetMode(xdp.ModeVPP))
+	vpp := exec.Command("sleep", "60")
+	require.NoError(t, vpp.Start())
+	defer func() { _ = vpp.Process.Kill(); _ = vpp.Wait() }()
+	manager := exec.Command(os.Args[0], "-test.run=^TestGuardWhenTheManagerIsKilled$")
+	manager.Env = append(os.Environ(), guardedPID+"="+strconv.Itoa(vpp.Process.Pid))
+	var said bytes.Buffer
+	manager.Stdout = &said
+	require.NoError(t, manager.Start())
+	defer func() { _ = manager.Process.Kill() }()
+	time.Sleep(guardEvery + 500*time.Millisecond)
+	m, err := s.Mode()
+	require.NoError(t, err)
+	require.Equal(t, xdp.ModeVPP, m)
+	require.NoError(t, manager.Process.Kill())
+	_ = manager.Wait()
+	if strings.Contains(said.String(), "level=warning") {
+		t.Skip(said.String())
+	}
+	m, err = s.Mode()
+	require.NoError(t, err)
+	require.Equal(t, xdp.ModeHeld, m)
+	require.NoError(t, vpp.Process.Signal(syscall.Signal(0)), "VPP lives on, in this test")
 }
