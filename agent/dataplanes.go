@@ -62,11 +62,12 @@ func connectVPP(ctx context.Context, g *errgroup.Group, cfg config.Config, log l
 	v := &controller.VPP{}
 	var be *vpp.Backend // the two know each other; nothing runs before both are there
 	gate := switchover.New(switchover.Options{
-		Unmet:   func(generation uint64) (map[dataplane.Key]error, error) { return v.Reconciler.Unmet(generation) },
-		Repair:  func() { v.Reconciler.Trigger() },
-		Drop:    func() { be.Drop() },
-		Manager: func() (node.Manager, error) { return node.ReadManager(runDir) },
-		Uplinks: carriers.uplinks, Pods: carriers.pods, Log: component(log, "switchover"),
+		Unmet:      func(generation uint64) (map[dataplane.Key]error, error) { return v.Reconciler.Unmet(generation) },
+		Repair:     func() { v.Reconciler.Trigger() },
+		Drop:       func() { be.Drop() },
+		Manager:    func() (node.Manager, error) { return node.ReadManager(runDir) },
+		BeforeOpen: switchover.TolerateGaps,
+		Uplinks:    carriers.uplinks, Pods: carriers.pods, Log: component(log, "switchover"),
 	})
 	be, err = vpp.New(ctx, vpp.Options{
 		Socket: cfg.VPP.Socket, Locator: cfg.BlockPrefix, UplinkDriver: cfg.VPP.UplinkDriver, PodDriver: cfg.VPP.PodDriver,

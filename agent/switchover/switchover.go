@@ -65,6 +65,10 @@ type Options struct {
 	// Manager reads what vpp-manager says. An error means that there is none,
 	// or none that can be understood.
 	Manager func() (node.Manager, error)
+	// BeforeOpen, where set, is called each time before VPP gets traffic or
+	// keeps it, for what the kernel needs to carry it afterwards. Its error is
+	// logged when it is new, and keeps nothing from VPP.
+	BeforeOpen func() error
 	// Uplinks and Pods are the carriers of the two kinds of links; one for both
 	// is possible. Nil: VPP has these links for itself.
 	Uplinks, Pods Carrier
@@ -89,6 +93,8 @@ type Gate struct {
 	filled  bool              // now is known
 	asked   map[string]string // links that Repair was last asked for, with why
 	askedAt time.Time
+	// unprepared is BeforeOpen's last error.
+	unprepared string
 
 	known  bool // a pass has come to a conclusion
 	active bool
@@ -365,6 +371,7 @@ func (g *Gate) open(want dataplane.Redirects, links Links, unmet map[dataplane.K
 		return
 	}
 	withheld := fill(t.Pods, want.Pods, unmet)
+	g.prepare()
 	if err := g.set(t); err != nil {
 		g.shut("the tables of what VPP carries cannot be written: " + err.Error())
 		return
@@ -384,6 +391,20 @@ func (g *Gate) open(want dataplane.Redirects, links Links, unmet map[dataplane.K
 	}
 	g.repair(failing)
 	g.conclude(true, "", withheld)
+}
+
+// prepare calls BeforeOpen. g.work is held.
+func (g *Gate) prepare() {
+	if g.o.BeforeOpen == nil {
+		return
+	}
+	text := ""
+	if err := g.o.BeforeOpen(); err != nil {
+		if text = err.Error(); text != g.unprepared {
+			g.o.Log.Warn(text)
+		}
+	}
+	g.unprepared = text
 }
 
 // repairInterval is how often VPP is compared for links that go on failing in the

@@ -385,3 +385,16 @@ func TestReasonThatIsOver(t *testing.T) {
 	b.pass()
 	require.Contains(t, b.Status().Reason, "no queue")
 }
+
+// TestBeforeOpen: what the kernel needs is seen to before each opening, and hinders
+// none.
+func TestBeforeOpen(t *testing.T) {
+	b := newBench()
+	var opened []bool
+	b.o.BeforeOpen = func() error { opened = append(opened, b.carrier.isOpen); return errors.New("read-only") }
+	b.Want(want(), links, 1)
+	b.pass()
+	b.pass()
+	require.Equal(t, []bool{false, true}, opened)
+	require.True(t, b.Active())
+}
