@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -28,11 +27,6 @@ const (
 // Links are the node's links by name, sorted.
 type Links struct {
 	Uplinks, Pods []string
-}
-
-// Tables are what VPP carries at present.
-type Tables struct {
-	Uplink, Pods map[netip.Prefix]xdp.Verdict
 }
 
 // Carrier hands packets to VPP, or keeps them from it, on the links of one kind.
@@ -144,51 +138,6 @@ func (g *Gate) Narrow(next dataplane.Redirects) {
 	if g.Active() {
 		time.Sleep(drain)
 	}
-}
-
-// still are the destinations in want that next has with the same meaning, and
-// those that next keeps from VPP.
-func still(want, next map[netip.Prefix]dataplane.Redirect) map[netip.Prefix]dataplane.Redirect {
-	out := make(map[netip.Prefix]dataplane.Redirect, len(want))
-	for p, r := range want {
-		if n, ok := next[p]; ok && n.Inner == r.Inner {
-			out[p] = r
-		}
-	}
-	for p, n := range next {
-		if n.Kernel {
-			out[p] = n
-		}
-	}
-	return out
-}
-
-// common are the entries of now that next still has, with the same meaning. What
-// is kept from VPP stays so, or begins to be: without its entry a larger prefix
-// might give it to VPP.
-func common(now map[netip.Prefix]xdp.Verdict, next map[netip.Prefix]dataplane.Redirect) map[netip.Prefix]xdp.Verdict {
-	out := make(map[netip.Prefix]xdp.Verdict, len(now))
-	for p, v := range now {
-		if r, ok := next[p]; v == xdp.VerdictKernel || ok && verdict(r) == v {
-			out[p] = v
-		}
-	}
-	for p, r := range next {
-		if r.Kernel {
-			out[p] = xdp.VerdictKernel
-		}
-	}
-	return out
-}
-
-func verdict(r dataplane.Redirect) xdp.Verdict {
-	switch {
-	case r.Kernel:
-		return xdp.VerdictKernel
-	case r.Inner:
-		return xdp.VerdictVPPInner
-	}
-	return xdp.VerdictVPP
 }
 
 // Want says what VPP is to carry, on which links, once it has worked on this
@@ -342,21 +291,6 @@ func (g *Gate) setPassing(passing bool) {
 	g.passing = passing
 }
 
-func managerReason(m node.Manager) string {
-	s := "vpp-manager says that VPP is " + string(m.State)
-	if m.State == node.StateWaiting && !m.NextStart.IsZero() {
-		s += " until " + m.NextStart.UTC().Format(time.RFC3339)
-	}
-	if m.LastDeath != "" && (m.State == node.StateWaiting || m.State == node.StateGivenUp) {
-		first, _, _ := strings.Cut(m.LastDeath, "\n")
-		s += fmt.Sprintf(" after %d deaths, the last: %s", m.Deaths, first)
-	}
-	if m.State == node.StateGivenUp {
-		s += " (find the reason in its log, then run vpp-manager restart)"
-	}
-	return s
-}
-
 // open gives VPP what it holds.
 func (g *Gate) open(want dataplane.Redirects, links Links, unmet map[dataplane.Key]error) {
 	for _, name := range links.Uplinks {
@@ -431,27 +365,6 @@ func (g *Gate) repair(errs map[string]error) {
 	}
 }
 
-// fill puts into the table what VPP can carry; the rest is withheld, sorted, and
-// kept from VPP also where a larger prefix is VPP's.
-func fill(table map[netip.Prefix]xdp.Verdict, want map[netip.Prefix]dataplane.Redirect, unmet map[dataplane.Key]error) []status.Object {
-	var withheld []status.Object
-next:
-	for p, r := range want {
-		if len(unmet) > 0 {
-			for _, k := range r.Needs {
-				if err, bad := unmet[k]; bad {
-					withheld = append(withheld, status.Object{Key: p.String(), Reason: fmt.Sprintf("%s: %v", k, err)})
-					table[p] = xdp.VerdictKernel
-					continue next
-				}
-			}
-		}
-		table[p] = verdict(r)
-	}
-	slices.SortFunc(withheld, func(a, b status.Object) int { return strings.Compare(a.Key, b.Key) })
-	return withheld
-}
-
 func byLink(errs map[string]error) []status.Object {
 	var out []status.Object
 	for _, name := range slices.Sorted(maps.Keys(errs)) {
@@ -522,30 +435,4 @@ func (g *Gate) Active() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.active
-}
-
-// Status tells who carries the traffic, and why.
-func (g *Gate) Status() status.Dataplane {
-	var links []status.Link
-	g.work.Lock()
-	for _, p := range g.parts(Links{}) {
-		links = append(links, p.carrier.Links()...)
-	}
-	g.work.Unlock()
-	slices.SortFunc(links, func(a, b status.Link) int { return strings.Compare(a.Name, b.Name) })
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	d := status.Dataplane{
-		Active: ActiveKernel, Reason: g.why, Since: g.since, Switches: g.turns,
-		Withheld: slices.Clone(g.held), Links: links,
-	}
-	if g.active {
-		d.Active = ActiveVPP
-	}
-	if g.hasMan {
-		d.Manager = &status.Manager{
-			State: string(g.last.State), PID: g.last.PID, Deaths: g.last.Deaths, LastDeath: g.last.LastDeath, NextStart: g.last.NextStart,
-		}
-	}
-	return d
 }
