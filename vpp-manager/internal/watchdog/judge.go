@@ -104,8 +104,11 @@ func Step(st State, s Sample, l Limits) (State, Verdict) {
 	}
 	// A main thread that slept at both times and used no CPU between them has
 	// slept all the time; the question was there all the time as well.
+	// One look at it in between is needed all the same: where both programs were
+	// frozen (a container that is paused, a virtual machine), this one may be the
+	// first to run again.
 	if !answered && !s.Asked.IsZero() && s.Asked.Equal(p.Asked) && p.Main.sleptUntil(s.Main) {
-		next.asleep = st.asleep + passed
+		next.asleep = st.asleep + min(passed, l.Asleep/2)
 	}
 	if !answered {
 		next.noReply = st.noReply + counted

@@ -105,6 +105,22 @@ func TestVerdicts(t *testing.T) {
 				}
 			},
 		},
+		"both are frozen with a question under way, and VPP is the last to go on": {
+			f: func(i int, s *Sample) {
+				if i >= 20 {
+					s.At = s.At.Add(10 * time.Second)
+				}
+				if i == 19 || i == 20 {
+					silent(s)
+					s.Main.Ran, s.Answers, s.Heartbeat = ms(19), 19, 19
+				}
+			},
+		},
+		"asleep, seen rarely": {
+			every: 190 * time.Millisecond,
+			f:     func(_ int, s *Sample) { silent(s); s.Main.Ran = 7 },
+			want:  "asleep", by: ms(390),
+		},
 		"API dead, VPP forwards": {
 			f: func(_ int, s *Sample) { s.Answers = 0; s.Asked = asked }, want: "API has not answered", by: ms(10100),
 		},
