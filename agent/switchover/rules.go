@@ -103,6 +103,9 @@ func routeTo(table int, p netip.Prefix, kind int) *netlink.Route {
 	}
 }
 
+// Bind implements Carrier: there is nothing to watch.
+func (r *Rules) Bind(Links) {}
+
 // Open implements Carrier.
 func (r *Rules) Open(l Links) map[string]error {
 	want := map[string]int{}

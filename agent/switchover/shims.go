@@ -76,8 +76,10 @@ func (s *Shims) Set(t Tables) error {
 	return nil
 }
 
-// Open implements Carrier.
-func (s *Shims) Open(l Links) map[string]error {
+// Bind implements Carrier.
+func (s *Shims) Bind(l Links) { s.bindAll(rolesOf(l)) }
+
+func rolesOf(l Links) map[string]xdp.Role {
 	roles := make(map[string]xdp.Role, len(l.Uplinks)+len(l.Pods))
 	for _, name := range l.Pods {
 		roles[name] = xdp.RolePod
@@ -85,15 +87,49 @@ func (s *Shims) Open(l Links) map[string]error {
 	for _, name := range l.Uplinks {
 		roles[name] = xdp.RoleUplink
 	}
-	errs := map[string]error{}
+	return roles
+}
+
+// Open implements Carrier.
+func (s *Shims) Open(l Links) map[string]error {
+	roles := rolesOf(l)
+	there, errs := s.bindAll(roles)
+	if there == nil {
+		return errs
+	}
+	for name := range there {
+		if errs[name] == nil {
+			if err := s.shims[name].open(); err != nil {
+				errs[name] = err
+			}
+		}
+	}
+	for name, b := range s.shims {
+		if there[name] {
+			continue
+		}
+		if _, wanted := roles[name]; !wanted {
+			// It is nobody's pod any more; the link may live on.
+			_ = set(b.Shim, xdp.ModeKernel)
+		}
+		_ = b.Close()
+		delete(s.shims, name)
+	}
+	return errs
+}
+
+// bindAll finds the shims of links and binds them to the tables; there are the
+// links that exist, nil where that is not known. The errors are by link.
+func (s *Shims) bindAll(roles map[string]xdp.Role) (there map[string]bool, errs map[string]error) {
+	errs = map[string]error{}
 	all, err := netlink.LinkList()
 	if err != nil {
 		for name := range roles {
 			errs[name] = fmt.Errorf("listing links: %w", err)
 		}
-		return errs
+		return nil, errs
 	}
-	there := make(map[string]bool, len(roles))
+	there = make(map[string]bool, len(roles))
 	fresh := map[string]*bound{}
 	for _, link := range all {
 		a := link.Attrs()
@@ -115,25 +151,7 @@ func (s *Shims) Open(l Links) map[string]error {
 		}
 	}
 	maps.Copy(errs, s.bind(fresh, roles))
-	for name := range there {
-		if errs[name] == nil {
-			if err := s.shims[name].open(); err != nil {
-				errs[name] = err
-			}
-		}
-	}
-	for name, b := range s.shims {
-		if there[name] {
-			continue
-		}
-		if _, wanted := roles[name]; !wanted {
-			// It is nobody's pod any more; the link may live on.
-			_ = set(b.Shim, xdp.ModeKernel)
-		}
-		_ = b.Close()
-		delete(s.shims, name)
-	}
-	return errs
+	return there, errs
 }
 
 // find gives the shim that is on a link now.

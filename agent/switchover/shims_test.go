@@ -95,6 +95,11 @@ func TestShims(t *testing.T) {
 	require.NoError(t, up.Close())
 	require.ErrorIs(t, s.Open(all)["up0"], xdp.ErrNoShim, "between two VPPs")
 	up = attach(t, "up0")
+	s.Bind(all)
+	require.Equal(t, xdp.ModeKernel, modeOf(t, "up0"))
+	role, err := up.Role()
+	require.NoError(t, err)
+	require.Equal(t, xdp.RoleUplink, role, "it is watched before it is opened")
 	require.Empty(t, s.Open(all))
 	require.Equal(t, xdp.ModeVPP, modeOf(t, "up0"))
 

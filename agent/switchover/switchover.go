@@ -34,6 +34,10 @@ type Links struct {
 type Carrier interface {
 	// Set makes the tables hold exactly this.
 	Set(Tables) error
+	// Bind has the links watched for connections that the kernel carries, with
+	// the tables as they are, and lets VPP have nothing more than it has. What
+	// cannot be bound is told by Open.
+	Bind(Links)
 	// Open lets VPP have what the tables say, on these links and no others.
 	// The errors are by link; a link that is missing is none of them.
 	Open(Links) map[string]error
@@ -87,6 +91,7 @@ type Gate struct {
 	filled  bool              // now is known
 	asked   map[string]string // links that Repair was last asked for, with why
 	askedAt time.Time
+	binding bool // VPP is being programmed; Run's alone
 	// unprepared is BeforeOpen's last error.
 	unprepared string
 
@@ -194,7 +199,7 @@ func (g *Gate) Run(ctx context.Context) error {
 		case <-g.wake:
 		case <-links.C:
 		case <-manager.C:
-			if !g.managerChanged() {
+			if !g.managerChanged() && !g.binding {
 				continue
 			}
 		}
@@ -247,6 +252,7 @@ func (g *Gate) managerChanged() bool {
 func (g *Gate) pass() {
 	g.work.Lock()
 	defer g.work.Unlock()
+	g.binding = false
 	m, merr := g.o.Manager()
 	g.mu.Lock()
 	before := g.last
@@ -276,11 +282,26 @@ func (g *Gate) pass() {
 			g.why = "VPP is being programmed"
 		}
 		g.mu.Unlock()
+		g.bind(links)
 	case err != nil:
 		g.shut("VPP cannot be used: " + err.Error())
 		g.setPassing(true)
 	default:
 		g.open(want, links, unmet)
+	}
+}
+
+// bind: VPP that has started anew puts new shims on the links, one after the other
+// for seconds. The connections of pods that begin meanwhile must be known when it
+// has the traffic. With empty tables all of them would count as the kernel's, and
+// a VPP that is active would lose what it has. g.work is held.
+func (g *Gate) bind(links Links) {
+	if !g.filled {
+		return
+	}
+	g.binding = true
+	for _, p := range g.parts(links) {
+		p.carrier.Bind(p.links)
 	}
 }
 

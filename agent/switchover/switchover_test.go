@@ -22,6 +22,7 @@ import (
 type memory struct {
 	tables  Tables
 	sets    int
+	bound   int
 	open    Links
 	isOpen  bool
 	failing map[string]error // Open's answer
@@ -53,6 +54,7 @@ func (m *memory) Open(l Links) map[string]error {
 	m.open, m.isOpen = l, true
 	return m.failing
 }
+func (m *memory) Bind(Links)           { m.bound++ }
 func (m *memory) Shut() error          { m.isOpen = false; return m.noShut }
 func (m *memory) Links() []status.Link { return nil }
 func (m *memory) Close() error         { return nil }
@@ -397,4 +399,25 @@ func TestBeforeOpen(t *testing.T) {
 	b.pass()
 	require.Equal(t, []bool{false, true}, opened)
 	require.True(t, b.Active())
+}
+
+// TestLinksAreWatchedWhileVPPIsProgrammed, once there are tables to watch with.
+func TestLinksAreWatchedWhileVPPIsProgrammed(t *testing.T) {
+	notReady := fmt.Errorf("%w: later", dataplane.ErrNotReady)
+	b := newBench()
+	b.Want(want(), links, 1)
+	b.err = notReady
+	b.pass()
+	require.Zero(t, b.carrier.bound, "an agent before may have given VPP more than nothing")
+	require.False(t, b.binding)
+	for _, err := range []error{nil, dataplane.ErrDisconnected, notReady} {
+		b.err = err
+		b.pass()
+	}
+	require.Equal(t, 1, b.carrier.bound)
+	require.True(t, b.binding, "and again soon: VPP puts one on after the other")
+	require.False(t, b.carrier.isOpen)
+	b.err = nil
+	b.pass()
+	require.False(t, b.binding)
 }
