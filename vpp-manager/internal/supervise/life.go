@@ -60,7 +60,13 @@ func (s *Supervisor) life(ctx context.Context, asked *request, smallPages bool) 
 		e.err = err
 		return e
 	}
-	defer p.Stop(s.Grace)
+	defer func() {
+		if !e.up {
+			p.Stop(min(s.Grace, startGrace))
+			return
+		}
+		p.Stop(s.Grace)
+	}()
 	journal.set(node.StateStarting, func(m *node.Manager) {
 		m.PID = p.PID()
 		m.Starts++
@@ -82,6 +88,11 @@ func (s *Supervisor) life(ctx context.Context, asked *request, smallPages bool) 
 	if s.Connect != nil {
 		if err := s.Connect(ctx); err != nil {
 			e.err = fmt.Errorf("VPP answers, and is of no use: %w", err)
+			select {
+			case <-p.Done():
+				e.err = p.Death() // that is why
+			case <-time.After(deathNotice):
+			}
 			return e
 		}
 	}
@@ -233,6 +244,12 @@ func (s *Supervisor) drain(p *Process, r *Report) {
 }
 
 const (
+	// startGrace is the most between SIGTERM and SIGKILL for a VPP that has not
+	// come up: it does not heed the first before its main loop, and there is
+	// nothing yet that it could leave in disorder.
+	startGrace = 200 * time.Millisecond
+	// deathNotice is how long after a connection the death of its VPP may show.
+	deathNotice  = 100 * time.Millisecond
 	drainTimeout = 5 * time.Second
 	openTimeout  = 200 * time.Millisecond
 )

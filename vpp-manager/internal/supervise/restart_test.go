@@ -277,3 +277,20 @@ func TestVPPThatCannotBeUsed(t *testing.T) {
 	require.Contains(t, m.LastDeath, "VPP answers, and is of no use: no such interface")
 	require.NoError(t, stop())
 }
+
+// VPP does not heed SIGTERM while it starts.
+func TestTheEndDoesNotWaitForAVPPThatStarts(t *testing.T) {
+	s := &Supervisor{Path: script(t, "trap '' TERM; while :; do sleep 0.05; done"), Conf: config(t), Grace: time.Minute}
+	s.Log, _ = test.NewNullLogger()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	require.Eventually(t, func() bool { return s.Status().Starts == 1 }, 10*time.Second, time.Millisecond)
+	pid := s.Status().PID
+	time.Sleep(50 * time.Millisecond) // the trap is set
+	begin := time.Now()
+	cancel()
+	require.NoError(t, <-done)
+	require.Less(t, time.Since(begin), 5*time.Second)
+	requireGone(t, pid)
+}
