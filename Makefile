@@ -15,7 +15,7 @@ TIMES ?= 20
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo failover test race generate verify lint bench fuzz clean
+.PHONY: help build demo failover scale test race generate verify lint bench fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -33,6 +33,9 @@ demo: build ## pods on several nodes talk over SRv6 (DATAPLANE= NODES= PODS= PAT
 
 failover: build ## VPP killed, stopped, restarted and crash-looped TIMES each under traffic (TIMES=20 REPORT=file.json)
 	@$(BIN)/sidewinder-lab failover --times=$(TIMES) $(if $(REPORT),--report='$(REPORT)')
+
+scale: build ## 110 pods on one VPP node: memory and idle CPU (REPORT=file.json)
+	@$(BIN)/sidewinder-lab scale $(if $(REPORT),--report='$(REPORT)')
 
 test: ## all tests; what needs root, a kernel feature or VPP says so when it is skipped
 	$(GO) test -timeout 20m ./...
