@@ -119,7 +119,9 @@ func (afXDP) configure(a *applier, h held, p plan) (fatal, err error) {
 	return a.settle(h, p)
 }
 
-func programOf(l linkInfo) string { return strconv.FormatUint(uint64(l.program), 10) }
+// programOf is short: the kernel's numbers go on to 32 bits, and a tag has little
+// room.
+func programOf(l linkInfo) string { return strconv.FormatUint(uint64(l.program), 36) }
 
 func (afXDP) intact(_ *Backend, h held) bool {
 	link, err := findLink(h.tag.name)

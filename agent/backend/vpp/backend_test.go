@@ -61,6 +61,13 @@ func TestTag(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, long, got)
 	require.Equal(t, "a", long.with(flagMTUAsIs, false).flags)
+	long = long.with(flagRxRefused, true)
+	long.rx = dataplane.Rx{Mode: dataplane.RxAdaptive, Queues: 255, Ring: 32768, TxRing: 32768}
+	long.detail = programOf(linkInfo{program: ^uint32(0)})
+	require.Less(t, len(long.String()), 64, "%s: VPP keeps 63 bytes", long)
+	got, ok = parseTag(long.String())
+	require.True(t, ok)
+	require.Equal(t, long, got)
 
 	short, ok := parseTag("sidewinder:pod:sw0123")
 	require.True(t, ok)

@@ -21,7 +21,7 @@ const roleParked = "parked"
 
 // tag is the memory that VPP keeps for us with an interface. Its text is
 // "sidewinder:<role>:<linux name>:<ifindex>:<flags>:<rx>:<detail>", at most 63
-// bytes: with the longest of all others, 11 are left for detail. What is empty
+// bytes: with the longest of all others, 8 are left for detail. What is empty
 // at the end is left out.
 type tag struct {
 	role string
