@@ -40,17 +40,43 @@ func (c *Controller) podMTU() int {
 	return mtu
 }
 
-// configProblems are settings that cannot be had. c.mu is held.
+// configProblems are settings that cannot be had, or that take something away.
+// c.mu is held.
 func (c *Controller) configProblems() []status.Problem {
+	problems := servicesProblems(c.o.Config)
 	want, mtu := c.o.Config.PodMTU, c.podMTU()
 	if want <= mtu || mtu == 0 {
-		return nil
+		return problems
 	}
-	return []status.Problem{{
+	return append(problems, status.Problem{
 		Object: "configuration", Field: "podMTU",
 		Reason: fmt.Sprintf("%d does not fit the uplink after %d bytes of encapsulation; pods get %d", want, config.EncapOverhead, mtu),
 		Remedy: fmt.Sprintf("raise the uplink's MTU to %d, or leave podMTU out", want+config.EncapOverhead),
-	}}
+	})
+}
+
+// servicesProblems: without the XDP shim nobody tells VPP which connections the
+// kernel translates.
+func servicesProblems(cfg config.Config) []status.Problem {
+	if cfg.Dataplane != config.DataplaneVPP {
+		return nil
+	}
+	var problems []status.Problem
+	if d := cfg.VPP.UplinkDriver; d != config.DriverAFXDP {
+		problems = append(problems, status.Problem{
+			Object: "configuration", Field: "vpp.uplinkDriver",
+			Reason: d + ": answers that the kernel of this node has to translate (of services with a backend on another node) are given to pods untranslated while VPP carries the traffic",
+			Remedy: "use af_xdp, or have kube-proxy masquerade all (masqueradeAll)",
+		})
+	}
+	if d := cfg.VPP.PodDriver; d != config.DriverAFXDP {
+		problems = append(problems, status.Problem{
+			Object: "configuration", Field: "vpp.podDriver",
+			Reason: d + ": packets of pods that the kernel of this node translates to a pod's address (services) are dropped while VPP carries the traffic",
+			Remedy: "use af_xdp",
+		})
+	}
+	return problems
 }
 
 func (c *Controller) reason() error {
