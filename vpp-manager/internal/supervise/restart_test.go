@@ -175,11 +175,16 @@ func TestRestartIsAnUpgrade(t *testing.T) {
 
 func TestTooManyDeaths(t *testing.T) {
 	s := &Supervisor{Path: realVPP(t), Conf: config(t), MaxDeaths: 3, DeathWindow: time.Minute}
+	uplinks := []node.DedicatedUplink{{Link: "eth0"}}
+	s.Uplinks = func() []node.DedicatedUplink { return uplinks }
 	ready, stop, logs := run(t, s)
 	for range 3 {
-		require.NoError(t, syscall.Kill(waitReady(t, ready), syscall.SIGKILL))
+		pid := waitReady(t, ready)
+		require.Equal(t, uplinks, s.Status().Uplinks)
+		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	}
 	m := waitState(t, s.Conf, node.StateGivenUp)
+	require.Empty(t, m.Uplinks, "the host gets them back")
 	require.Equal(t, 3, m.Deaths)
 	require.Zero(t, m.NextStart)
 	select {
@@ -196,8 +201,10 @@ func TestTooManyDeaths(t *testing.T) {
 	_, err := s.Restart(t.Context())
 	require.NoError(t, err)
 	waitReady(t, ready)
+	require.Equal(t, uplinks, s.Status().Uplinks)
 	require.NoError(t, stop())
 	require.Equal(t, node.StateStopped, stateOf(t, s.Conf).State)
+	require.Empty(t, stateOf(t, s.Conf).Uplinks)
 }
 
 // Deaths long ago do not count.

@@ -110,7 +110,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 	err = s.keep(ctx, c)
 	c.journal.set(node.StateStopped, func(m *node.Manager) {
-		m.PID = 0
+		m.PID, m.Uplinks = 0, nil
 		if err != nil {
 			m.LastDeath, m.LastDeathAt = err.Error(), time.Now()
 		}
@@ -190,6 +190,9 @@ func (s *Supervisor) rest(ctx context.Context, c *control, err error, wait time.
 	}
 	c.journal.set(state, func(m *node.Manager) {
 		m.PID, m.NextStart = 0, next
+		if giveUp {
+			m.Uplinks = nil // they are given back
+		}
 		m.Deaths++
 		m.LastDeath, m.LastDeathAt = err.Error(), time.Now()
 	})
