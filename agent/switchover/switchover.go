@@ -441,14 +441,27 @@ func (g *Gate) conclude(active bool, why string, withheld []status.Object) {
 		g.told = why
 		g.o.Log.WithField("reason", why).Warn("the kernel carries the traffic")
 	}
-	for _, w := range newIn(withheld, g.held) {
+	fresh := newIn(withheld, g.held)
+	for i, w := range fresh {
+		if i == toldEach {
+			g.o.Log.WithField("more", len(fresh)-i).Warn("stay with the kernel; status has all")
+			break
+		}
 		g.o.Log.WithFields(logrus.Fields{"destination": w.Key, "reason": w.Reason}).Warn("stays with the kernel")
 	}
 	g.known, g.active, g.why, g.held, g.passing = true, active, why, withheld, false
 }
 
+// toldEach is how many withheld destinations are logged at a time: one next hop
+// may be the way to thousands.
+const toldEach = 10
+
 func newIn(now, before []status.Object) []status.Object {
-	return slices.DeleteFunc(slices.Clone(now), func(o status.Object) bool { return slices.Contains(before, o) })
+	old := make(map[status.Object]bool, len(before))
+	for _, o := range before {
+		old[o] = true
+	}
+	return slices.DeleteFunc(slices.Clone(now), func(o status.Object) bool { return old[o] })
 }
 
 // Active reports whether VPP carries the traffic.

@@ -1,13 +1,16 @@
 package switchover
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
 	"github.com/stretchr/testify/require"
@@ -420,4 +423,29 @@ func TestLinksAreWatchedWhileVPPIsProgrammed(t *testing.T) {
 	b.err = nil
 	b.pass()
 	require.False(t, b.binding)
+}
+
+// TestThousandsWithheld: one next hop may be the way to all other nodes; looking at
+// them again costs little.
+func TestThousandsWithheld(t *testing.T) {
+	b := newBench()
+	var lines bytes.Buffer
+	b.o.Log.(*logrus.Logger).SetOutput(&lines)
+	hop := dataplane.InterfaceKey("eth1")
+	r := want()
+	for i := range 10000 {
+		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 128 + byte(i>>8), byte(i), 0}), 24)
+		r.Pods[p] = dataplane.Redirect{Needs: []dataplane.Key{hop}}
+	}
+	b.unmet = map[dataplane.Key]error{hop: errors.New("gone")}
+	b.Want(r, links, 1)
+	b.pass()
+	require.Len(t, b.Status().Withheld, 10000)
+	require.Equal(t, toldEach, strings.Count(lines.String(), "stays with the kernel"))
+	require.Contains(t, lines.String(), "more=9990")
+	begin := time.Now()
+	for range 10 {
+		b.pass()
+	}
+	require.Less(t, time.Since(begin), 2*time.Second)
 }
