@@ -161,9 +161,12 @@ func (r *Rules) Shut() error {
 	return errors.Join(errs...)
 }
 
-// RemoveRules removes the rules of every kind of link: for an agent that uses
-// none, after one that did.
-func RemoveRules() error { return NewRules(true, true).Shut() }
+// RemoveRules removes the rules of every kind of link, and then what their tables
+// hold: for an agent that uses none, after one that did.
+func RemoveRules() error {
+	r := NewRules(true, true)
+	return errors.Join(r.Shut(), r.Set(Tables{}))
+}
 
 // Links implements Carrier.
 func (r *Rules) Links() []status.Link {

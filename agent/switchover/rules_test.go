@@ -129,4 +129,7 @@ func TestRules(t *testing.T) {
 	require.NoError(t, RemoveRules())
 	require.Equal(t, "up0", route(t, "up0", "fcbb:bb00:1:e004::"))
 	require.NoError(t, RemoveRules(), "again")
+	left, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: protocol, Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	require.NoError(t, err)
+	require.Empty(t, left, "nothing is left in the tables either")
 }
