@@ -96,14 +96,7 @@ func TestVPPFails(t *testing.T) {
 	for _, e := range events {
 		r := w.Result(e.in)
 		t.Logf("%-8s %+v", e.what, r)
-		limits := lab.Limits{Lost: 50}
-		switch e.what {
-		case lab.DisturbRestart:
-			limits.Lost = 0
-		case lab.DisturbStop:
-			limits.Lost, limits.Gap = -1, time.Second
-		}
-		require.NoError(t, limits.Check(r, 0), e.what)
+		require.NoError(t, lab.BoundsOf(e.what).Check(r, 0), e.what)
 	}
 	requireReach(t, l)
 }
@@ -132,7 +125,7 @@ func TestPodsComeAndGoWithoutVPP(t *testing.T) {
 	// Before much other traffic comes.
 	r := w.Stop()
 	t.Logf("%+v", r)
-	require.NoError(t, lab.Limits{Lost: 0}.Check(r, 0), "VPP was stopped in order, and taken back")
+	require.NoError(t, lab.BoundsOf(lab.DisturbRestart).Check(r, 0), "VPP was stopped in order, and taken back")
 
 	requireReach(t, l)
 	require.Positive(t, vppPackets(t, n, added.HostInterface()), "VPP carries the new pod's traffic")
@@ -156,7 +149,7 @@ func TestAgentRestartsWhileVPPCarries(t *testing.T) {
 	}
 	r := w.Stop()
 	t.Logf("%+v", r)
-	require.NoError(t, lab.Limits{Lost: 0}.Check(r, 0))
+	require.NoError(t, lab.BoundsOf(lab.DisturbRestart).Check(r, 0))
 }
 
 // TestAgentAndVPPDieTogether: the kernel carries the traffic with nobody's help.
@@ -217,5 +210,35 @@ func TestVPPComesLater(t *testing.T) {
 	requireReach(t, l)
 	r := w.Stop()
 	t.Logf("%+v", r)
-	require.NoError(t, lab.Limits{Lost: 0}.Check(r, 0))
+	require.NoError(t, lab.BoundsOf(lab.DisturbRestart).Check(r, 0))
+}
+
+// TestCopies: with af_packet on uplinks, on pods, or on both, the kernel gets
+// every frame as well. It drops its copies of what VPP carries, so nothing
+// arrives twice, and takes over when VPP dies.
+func TestCopies(t *testing.T) {
+	for _, o := range []lab.Options{
+		{Pods: 1, UplinkDriver: config.DriverAFPacket, PodDriver: config.DriverAFPacket},
+		{Pods: 1, UplinkDriver: config.DriverAFPacket},
+		{Pods: 1, PodDriver: config.DriverAFPacket},
+	} {
+		t.Run("uplinks "+o.UplinkDriver+", pods "+o.PodDriver, func(t *testing.T) {
+			l := newVPPLab(t, o)
+			n := l.Node(1)
+			requireReach(t, l)
+			from, to := n.Pods()[0], l.Node(2).Pods()[0]
+			s, err := traffic.StartStream(from.Name, to.Name, to.IPs[0], 200)
+			require.NoError(t, err)
+			time.Sleep(500 * time.Millisecond)
+			r := s.Stop()
+			require.Zero(t, r.Duplicates, "the kernel carried what VPP carried as well: %+v", r)
+			require.Greater(t, r.Received, 50)
+			begin := time.Now()
+			require.NoError(t, n.Disturb(t.Context(), lab.DisturbKill))
+			requireReach(t, l)
+			_, _, err = n.WaitVPPBack(t.Context(), begin)
+			require.NoError(t, err)
+			requireReach(t, l)
+		})
+	}
 }

@@ -184,6 +184,20 @@ func LimitsOf(d Disturbance) Limits {
 	return Limits{Lost: 0}
 }
 
+// BoundsOf are limits that hold on a busy machine as well, where packets wait for
+// a processor until a queue is full: beyond them something is wrong.
+func BoundsOf(d Disturbance) Limits {
+	switch d {
+	case DisturbKill, DisturbRestart:
+		return Limits{Lost: 60, Gap: 500 * time.Millisecond}
+	case DisturbStop:
+		return Limits{Lost: -1, Gap: 1500 * time.Millisecond}
+	case DisturbCrashLoop:
+		return Limits{Lost: 60 * CrashLoop, Gap: 500 * time.Millisecond}
+	}
+	return Limits{Lost: -1}
+}
+
 // Check says which limits a result breaks. noise is the gap that the machine
 // shows while nothing happens: it is no part of what a disturbance costs.
 func (l Limits) Check(r WatchResult, noise time.Duration) error {

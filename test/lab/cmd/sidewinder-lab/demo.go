@@ -221,7 +221,7 @@ func (d *demo) parts() []part {
 		{"hosts and services", d.surroundings},
 		{"flow labels", d.spread},
 		{"agent restart", d.restartAgents},
-		{"failover", d.failover(demoFailover())},
+		{"failover", d.failover(demoFailover(), lab.BoundsOf)},
 		{"throughput", d.measureThroughput},
 		{"node removal", d.removeNode},
 	}

@@ -54,17 +54,20 @@ func TestSummarise(t *testing.T) {
 
 func TestJudge(t *testing.T) {
 	windows, result := events()
-	err := judge(windows, result)
+	err := judge(windows, result, lab.LimitsOf)
 	require.ErrorContains(t, err, "kill 2: a stream of 1000 packets/s lost 3, at most 2 is promised")
 	require.ErrorContains(t, err, "a gap of 14.0 ms, at most 10.0 ms is promised (and 3.0 ms the machine shows while nothing happens)")
 	require.ErrorContains(t, err, "restart 1: 1 of 400 of the nodes' own pings were lost")
 	require.NotContains(t, err.Error(), "kill 1")
-	require.NoError(t, judge(windows[:2], result))
+	require.NoError(t, judge(windows[:2], result, lab.LimitsOf))
 	require.Error(t, judge(windows[:2], func(w traffic.Window) lab.WatchResult {
 		r := result(w)
 		r.Err = errors.New("wrong data")
 		return r
-	}))
+	}, lab.BoundsOf))
+	err = judge(windows, result, lab.BoundsOf)
+	require.ErrorContains(t, err, "restart 1: 1 of 400 of the nodes' own pings were lost", "no bound excuses that")
+	require.NotContains(t, err.Error(), "kill")
 }
 
 func TestNoise(t *testing.T) {
