@@ -48,7 +48,7 @@ docs/preflight.md has a section for each check.`,
 	f := cmd.Flags()
 	f.StringVar(&o.VPP, "vpp", "", "VPP's executable (default: $"+find.Env+", else vpp on PATH)")
 	f.StringVar(&o.RunDir, "run-dir", o.RunDir, "folder for sockets, log and configuration")
-	f.StringSliceVar(&o.Uplinks, "uplink", nil, "interface that faces the underlay, or NAME=dpdk[:DEVICE] for one that VPP drives itself, as given to run; repeatable (default: those of the default IPv6 route)")
+	f.StringArrayVar(&o.Uplinks, "uplink", nil, "interface that faces the underlay, or NAME=dpdk[:DEVICE] for one that VPP drives itself, as given to run; repeatable (default: those of the default IPv6 route)")
 	f.BoolVar(&o.NoIOMMU, "uplink-no-iommu", false, "as given to run: a NIC may be given to VPP without an IOMMU")
 	f.StringVar(&driver, "driver", driver, "of the uplinks that name none: af_xdp, af_packet or dpdk")
 	f.StringVar(&podDriver, "pod-driver", podDriver, "of the pods: af_xdp or af_packet")

@@ -93,7 +93,7 @@ manager.sock.`,
 	f.StringVar(&o.heap, "main-heap", "256M", "size of VPP's heap")
 	f.IntVar(&o.buffers, "buffers", 0, "packet buffers for each NUMA node; 0: as --max-pods and the uplinks need")
 	f.IntVar(&o.maxPods, "max-pods", 110, "pods on AF_XDP that VPP is to hold")
-	f.IntVar(&o.ring, "ring", 0, "size of the AF_XDP rings of uplinks, as in the agent's configuration; 0: VPP's default")
+	f.IntVar(&o.ring, "ring", 0, "size of the uplinks' AF_XDP rings to have buffers for; 0: VPP's default")
 	f.StringArrayVar(&o.uplinks, "uplink", nil, "interface that faces the underlay, shared with the host; or NAME=dpdk[:PCI-address] for one that VPP drives itself; repeatable (default: those of the default routes)")
 	uplinkFlags(cmd, &o.dedicated)
 	f.IntVar(&o.workers, "workers", 0, "threads beside the main one; 0: the main thread forwards")
