@@ -259,7 +259,8 @@ func (g *Gate) pass() {
 	g.last, g.hasMan = m, merr == nil
 	want, links, generation := g.want, g.links, g.generation
 	g.mu.Unlock()
-	if merr == nil && m.State != node.StateReady {
+	// One that has been stopped says nothing about a VPP that somebody else runs.
+	if merr == nil && m.State != node.StateReady && m.State != node.StateStopped {
 		// Also before anything is wanted: an agent whose source does not answer
 		// must not leave the traffic with a VPP that is not there.
 		g.shut(managerReason(m))

@@ -120,7 +120,11 @@ func TestWhoCarries(t *testing.T) {
 		"no manager":         {change: func(b *bench) { b.absent = os.ErrNotExist }, active: true, pods: 2},
 		"VPP is away":        {change: func(b *bench) { b.err = dataplane.ErrDisconnected }, reason: "not reachable"},
 		"draining":           {change: func(b *bench) { b.manager.State = node.StateDraining }, reason: "draining"},
-		"starting":           {change: func(b *bench) { b.manager.State = node.StateStarting }, reason: "starting"},
+		"manager stopped, VPP run by somebody else": {change: func(b *bench) { b.manager.State = node.StateStopped }, active: true, pods: 2},
+		"manager stopped, VPP with it": {change: func(b *bench) {
+			b.manager.State, b.err = node.StateStopped, dataplane.ErrDisconnected
+		}, reason: "not reachable"},
+		"starting": {change: func(b *bench) { b.manager.State = node.StateStarting }, reason: "starting"},
 		"given up": {change: func(b *bench) {
 			b.manager = node.Manager{State: node.StateGivenUp, Deaths: 5, LastDeath: "signal 11\nmore"}
 		}, reason: "after 5 deaths, the last: signal 11 (find the reason in its log, then run vpp-manager restart)"},
