@@ -3,9 +3,9 @@ package main
 import (
 	"encoding/json"
 	"os"
-	"slices"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
