@@ -110,7 +110,7 @@ func TestDrain(t *testing.T) {
 	r, err = l.Drain(t.Context(), func() (uint64, error) { return 0, errors.New("no statistics") })
 	require.NoError(t, err)
 	require.False(t, r.Quiet)
-	require.Less(t, r.Took, 150*time.Millisecond)
+	require.Less(t, r.Took, time.Second)
 }
 
 // An agent that does not know yet switches a link back, once, or always.
