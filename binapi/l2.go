@@ -37,14 +37,6 @@ func BridgeAddWire(id uint32, tag string) *Call {
 	})
 }
 
-// BridgeDelete removes a bridge domain without members.
-func BridgeDelete(id uint32) *Call {
-	req := &l2.BridgeDomainAddDelV2{BdID: id}
-	return newCall(fmt.Sprintf("bridge %d", id), req, func(r *l2.BridgeDomainAddDelV2Reply) error {
-		return retvalError(req.GetMessageName(), r.Retval, nil)
-	})
-}
-
 // InterfaceSetBridge puts an interface into a bridge domain, or takes it out: it
 // then works in layer 3 again.
 func InterfaceSetBridge(i Index, id uint32, in bool) *Call {

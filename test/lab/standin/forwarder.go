@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sidewinder-net/sidewinder/xdp/xsktest"
 )
 
 const (
@@ -52,7 +54,7 @@ type Counts struct{ Encapsulated, Decapsulated, Unknown, NoRoom uint64 }
 // Forwarder forwards until it is closed.
 type Forwarder struct {
 	conf        Config
-	uplink, pod *Socket
+	uplink, pod *xsktest.Socket
 	stop        chan struct{}
 	done        sync.WaitGroup
 	counts      struct{ encapsulated, decapsulated, unknown, noRoom atomic.Uint64 }
@@ -66,10 +68,10 @@ func Start(c Config) (*Forwarder, error) {
 	}
 	f := &Forwarder{conf: c, stop: make(chan struct{})}
 	var err error
-	if f.uplink, err = OpenSocket(c.Uplink.Index, 0); err != nil {
+	if f.uplink, err = xsktest.Open(c.Uplink.Index, 0); err != nil {
 		return nil, err
 	}
-	if f.pod, err = OpenSocket(c.Pod.Index, 0); err != nil {
+	if f.pod, err = xsktest.Open(c.Pod.Index, 0); err != nil {
 		return nil, errors.Join(err, f.uplink.Close())
 	}
 	f.done.Go(f.run)
@@ -112,8 +114,8 @@ func (f *Forwarder) run() {
 			return
 		default:
 		}
-		if f.pod.Receive(f.encapsulate)+f.uplink.Receive(f.decapsulate) == 0 {
-			waitReadable(patience, f.uplink, f.pod)
+		if f.pod.Drain(f.encapsulate)+f.uplink.Drain(f.decapsulate) == 0 {
+			xsktest.WaitReadable(patience, f.uplink, f.pod)
 			continue
 		}
 		f.uplink.Flush()

@@ -1,4 +1,4 @@
-package standin
+package xsktest
 
 import (
 	"fmt"
