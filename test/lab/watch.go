@@ -185,15 +185,14 @@ func LimitsOf(d Disturbance) Limits {
 }
 
 // BoundsOf are limits that hold on a busy machine as well, where packets wait for
-// a processor until a queue is full: beyond them something is wrong.
+// a processor until a queue is full, and nobody may run for a second: beyond them
+// something is wrong. They say nothing about gaps, which are the machine's then.
 func BoundsOf(d Disturbance) Limits {
 	switch d {
 	case DisturbKill, DisturbRestart:
-		return Limits{Lost: 60, Gap: 500 * time.Millisecond}
-	case DisturbStop:
-		return Limits{Lost: -1, Gap: 1500 * time.Millisecond}
+		return Limits{Lost: 200}
 	case DisturbCrashLoop:
-		return Limits{Lost: 60 * CrashLoop, Gap: 500 * time.Millisecond}
+		return Limits{Lost: 200 * CrashLoop}
 	}
 	return Limits{Lost: -1}
 }

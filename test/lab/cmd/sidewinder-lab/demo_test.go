@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sidewinder-net/sidewinder/test/lab"
 	"github.com/sidewinder-net/sidewinder/test/lab/labtest"
 	"github.com/sidewinder-net/sidewinder/test/lab/tree"
 )
@@ -44,9 +45,7 @@ func requireFailover(t *testing.T, r report) {
 		require.Positive(t, k.Sent)
 		switch k.Kind {
 		case "restart", "kill", "crashloop":
-			require.Less(t, k.MaxLost, 100, k.Kind)
-		case "stop":
-			require.Less(t, k.MaxGapMillis, ms(1000))
+			require.LessOrEqual(t, k.MaxLost, lab.BoundsOf(lab.Disturbance(k.Kind)).Lost, k.Kind)
 		}
 	}
 	delete(times, "none")
