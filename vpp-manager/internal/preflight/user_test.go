@@ -30,7 +30,12 @@ func TestAsOrdinaryUser(t *testing.T) {
 		dir, err := os.MkdirTemp("/tmp", "preflight-user-")
 		require.NoError(t, err)
 		defer os.RemoveAll(dir)
-		require.NoError(t, QuickReport(t.Context(), ThisMachine(), runOptions(dir)).Err(false))
+		for _, res := range QuickReport(t.Context(), ThisMachine(), runOptions(dir)).Results {
+			// The machine may have no VPP, which is nobody's privilege.
+			if res.Check != "vpp-binary" {
+				require.NotEqual(t, Failure, res.Verdict, "%+v", res)
+			}
+		}
 		o := DefaultOptions()
 		o.RunDir = dir
 		require.NoError(t, Run(t.Context(), ThisMachine(), o).WriteJSON(os.Stdout))
