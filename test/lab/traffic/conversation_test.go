@@ -32,7 +32,7 @@ func overLoopback(t *testing.T) *Conversation {
 
 func TestConversation(t *testing.T) {
 	c := overLoopback(t)
-	time.Sleep(200 * time.Millisecond)
+	require.Eventually(t, func() bool { return c.Result(Window{}).Sent > 50 }, 10*time.Second, 10*time.Millisecond)
 	r := c.Stop()
 	require.NoError(t, r.Err)
 	require.Zero(t, r.Resets)
