@@ -63,10 +63,8 @@ func TestNodesReachEachOther(t *testing.T) {
 
 	s, err := traffic.StartStream("node1", "node2", fabric.NodeAddr(2), 200)
 	require.NoError(t, err)
-	time.Sleep(300 * time.Millisecond)
-	r := s.Stop()
-	require.Zero(t, r.Lost)
-	require.Greater(t, r.Sent, 20)
+	require.Eventually(t, func() bool { return s.Result(traffic.Window{}).Sent > 20 }, 10*time.Second, 10*time.Millisecond)
+	require.Zero(t, s.Stop().Lost)
 }
 
 func TestTooLargePacketFails(t *testing.T) {
@@ -88,7 +86,7 @@ func TestStreamCountsLoss(t *testing.T) {
 	require.NoError(t, err)
 	time.Sleep(100 * time.Millisecond)
 	require.NoError(t, setLink("spine1", fabric.SpinePort(2), false))
-	time.Sleep(200 * time.Millisecond)
+	require.Eventually(t, func() bool { return s.Result(traffic.Window{}).Lost > 20 }, 10*time.Second, 10*time.Millisecond)
 	r := s.Stop()
 	require.Greater(t, r.Lost, 20)
 	require.Equal(t, r.Sent, r.Received+r.Lost)
