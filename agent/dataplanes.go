@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/sirupsen/logrus"
@@ -51,10 +50,6 @@ func connect(ctx context.Context, g *errgroup.Group, cfg config.Config, uplinks 
 // connectVPP opens VPP, which need not be there yet.
 func connectVPP(ctx context.Context, g *errgroup.Group, cfg config.Config, log logrus.FieldLogger) (*controller.VPP, func() string, error) {
 	runDir := filepath.Dir(cfg.VPP.Socket)
-	shim := filepath.Join(runDir, node.ShimFile)
-	if err := errors.Join(os.MkdirAll(runDir, 0o755), xdp.WriteObject(shim)); err != nil {
-		return nil, nil, fmt.Errorf("the shim's object, for VPP to load: %w", err)
-	}
 	carriers, err := newCarriers(cfg, log)
 	if err != nil {
 		return nil, nil, err
@@ -71,7 +66,7 @@ func connectVPP(ctx context.Context, g *errgroup.Group, cfg config.Config, log l
 	})
 	be, err = vpp.New(ctx, vpp.Options{
 		Socket: cfg.VPP.Socket, Locator: cfg.BlockPrefix, UplinkDriver: cfg.VPP.UplinkDriver, PodDriver: cfg.VPP.PodDriver,
-		Shim: shim, BeforeStall: gate.Pause, Log: component(log, "vpp"),
+		Shim: filepath.Join(runDir, node.ShimFile), BeforeStall: gate.Pause, Log: component(log, "vpp"),
 	})
 	if err != nil {
 		return nil, nil, err
